@@ -1,0 +1,58 @@
+"""Every error that rootflow raises on purpose.
+
+RootflowError            printed as `error: ...` without a traceback, exit 1
+    ConfigError          the experiment cannot be run as written, exit 2
+    DataError            a data set is missing, damaged or not what it says
+    RunError             a run folder, or the run in it, is not usable
+    CheckpointError      a checkpoint is missing, damaged or of another model
+    DivergedError        the loss stopped being finite
+    SweepError           some runs of a sweep failed
+
+A message states the fact with its value and place, then what is allowed, then what to do.
+Anything else that escapes is a bug in rootflow and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RootflowError(Exception):
+    """An error whose message is all that the user needs."""
+
+    exit_code = 1
+
+
+class ConfigError(RootflowError):
+    """The experiment cannot be run as it is written; nothing was started."""
+
+    exit_code = 2
+
+
+class DataError(RootflowError):
+    """A data set is missing, damaged or not what its settings say."""
+
+
+class RunError(RootflowError):
+    """A run folder is not usable, or a run cannot go on."""
+
+
+class CheckpointError(RootflowError):
+    """A checkpoint is missing, damaged, or was saved by another model."""
+
+
+class DivergedError(RootflowError):
+    """The loss is no longer a finite number."""
+
+
+class SweepError(RootflowError):
+    """Some runs of a sweep failed; the others are finished."""
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?` for the names nearest to ``word``, or an empty string."""
+    likeness = {name: difflib.SequenceMatcher(a=word, b=name).ratio() for name in names}
+    best = max(likeness.values(), default=0.0)
+    near = [name for name, ratio in likeness.items() if ratio >= max(0.55, best - 0.05)][:2]
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
