@@ -1,0 +1,1 @@
+"""From YAML files and overrides to one checked `Config`; torch is never imported here."""

@@ -1,0 +1,139 @@
+"""The typed config, and the schema of each part of it: the signature of the component it names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rootflow.config.folders import shipped_folder
+from rootflow.errors import ConfigError
+from rootflow.registry import GROUPS, find_component
+from rootflow.signatures import COMPUTED, REQUIRED, Parameter, Signature, read_signature
+
+MISSING = "???"
+"""OmegaConf's mark for a value that must be given."""
+
+FROM_DATA = ("in_channels", "in_features", "input_shape", "num_classes", "class_names", "mean", "std")
+"""Parameters of a model that may be `auto`: the data set fills them."""
+
+AUTO_KEYS = {
+    "model": FROM_DATA,
+    "task": (*FROM_DATA, "target_mean", "target_std"),
+    "optimizer": ("lr",),
+    "scheduler": (
+        *("total_steps", "T_max", "total_iters", "epochs", "steps_per_epoch"),
+        *("max_lr", "base_lr", "mode"),
+    ),
+}
+"""Parameters that are `auto` when required and left out, beside those whose type says `Auto`."""
+
+CHOSEN_BY_DATA = ("task",)
+"""Groups whose component itself may be `auto`; it then has no keys of its own."""
+
+_GIVEN_AT_RUN_TIME = {"optimizer": 1, "scheduler": 1}
+"""How many leading parameters (the parameters, the optimizer) rootflow passes, not the config."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One experiment. Each group is a component's name and the arguments it is built with."""
+
+    model: dict[str, Any]
+    dataset: dict[str, Any]
+    task: dict[str, Any]
+    optimizer: dict[str, Any]
+    scheduler: dict[str, Any]
+    trainer: dict[str, Any]
+    loader: dict[str, Any]
+    discover: dict[str, Any]
+    tracking: dict[str, Any]
+    seed: int
+    """Seeds the weights, the order of the samples and their augmentation."""
+    name: str | None
+    """A name for the run; null makes one from the model and the data set."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the nested plain form."""
+        return dataclasses.asdict(self)
+
+
+SETTINGS = tuple(f.name for f in dataclasses.fields(Config) if f.name not in GROUPS)
+"""Top-level keys that aren't groups."""
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The keys that one choice in a group has."""
+
+    title: str
+    path: Path
+    line: int
+    doc: str
+    parameters: tuple[Parameter, ...]
+    accepts_more: bool
+
+    def find(self, key: str) -> Parameter | None:
+        """Return the parameter of that name."""
+        return next((p for p in self.parameters if p.name == key), None)
+
+
+def schema_of(group: str, node: Mapping[str, Any]) -> Schema | None:
+    """Return the schema of a group's node, or None where the source doesn't tell.
+
+    Args:
+        group: e.g. `model`.
+        node: has `name` (a registered component) or `_target_` (a dotted path).
+    """
+    if group in CHOSEN_BY_DATA and node.get("name") == "auto":
+        path = shipped_folder("conf") / group / "auto.yaml"
+        return Schema(f"{group}=auto", path, 1, "Chosen when the data is known.", (), accepts_more=False)
+    signature = _signature_of(group, node) if group in GROUPS else None
+    if signature is None:
+        return None
+    own = signature.parameters[_GIVEN_AT_RUN_TIME.get(group, 0) :]
+    return Schema(
+        title=f"{signature.module}.{signature.qualname}",
+        path=signature.path,
+        line=signature.line,
+        doc=signature.doc,
+        parameters=tuple(_with_auto(group, p) for p in own),
+        accepts_more=signature.accepts_more,
+    )
+
+
+def defaults_of(schema: Schema) -> dict[str, Any]:
+    """Return every key with its default; what must be given, or is computed, is `???`."""
+    return {p.name: _default_of(p) for p in schema.parameters}
+
+
+def is_auto_key(group: str, key: str) -> bool:
+    """Whether rootflow can fill this key of the group itself."""
+    return key in AUTO_KEYS.get(group, ())
+
+
+def _signature_of(group: str, node: Mapping[str, Any]) -> Signature | None:
+    target, name = node.get("_target_"), node.get("name")
+    if isinstance(target, str):
+        module, _, qualname = target.rpartition(".")
+        return read_signature(module, qualname) if module else None
+    if not isinstance(name, str):
+        return None
+    try:
+        return find_component(group, name).signature()
+    except ConfigError:
+        return None  # reported by the check, with the place where the name was given
+
+
+def _with_auto(group: str, parameter: Parameter) -> Parameter:
+    if parameter.default is REQUIRED and is_auto_key(group, parameter.name):
+        return dataclasses.replace(parameter, default="auto")
+    return parameter
+
+
+def _default_of(parameter: Parameter) -> Any:
+    if parameter.fields is not None and parameter.default is not None:
+        return {p.name: _default_of(p) for p in parameter.fields}
+    return MISSING if parameter.default in (REQUIRED, COMPUTED) else parameter.default

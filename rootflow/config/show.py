@@ -1,0 +1,114 @@
+"""Configs, options and keys for people to read. Needs no Hydra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rootflow.config.folders import option_files
+from rootflow.config.schema import Config, Schema, defaults_of, schema_of
+from rootflow.errors import ConfigError, did_you_mean
+from rootflow.registry import GROUPS
+from rootflow.signatures import Parameter
+
+
+def options_of(group: str, extra: Path | None = None) -> list[dict[str, Any]]:
+    """Return every option of a group: its name, whose it is, and what it is in one line."""
+    return [
+        {"option": name, "from": owner, "about": _first_comment(path)}
+        for name, (owner, path) in option_files(group, extra).items()
+    ]
+
+
+def keys_of(group: str, option: str, extra: Path | None = None) -> list[dict[str, Any]]:
+    """Return every key of an option: its value there, and what it means.
+
+    Raises:
+        ConfigError: there is no such option.
+    """
+    node = read_option(group, option, extra)
+    schema = schema_of(group, node) if group in GROUPS else None
+    if schema is None:
+        return [{"key": f"{group}.{k}", "value": v, "about": ""} for k, v in node.items()]
+    values = defaults_of(schema) | {k: v for k, v in node.items() if k not in ("name", "_target_")}
+    return [
+        {"key": f"{group}.{key}", "value": value, "about": doc}
+        for key, value, doc in _flat(values, schema.parameters)
+    ]
+
+
+def read_option(group: str, option: str, extra: Path | None = None) -> dict[str, Any]:
+    """Return what a YAML says, its `defaults` within the group merged in, without the schema.
+
+    Raises:
+        ConfigError: there is no such option.
+    """
+    files = option_files(group, extra)
+    if option not in files:
+        options = ", ".join(files)
+        raise ConfigError(
+            f"{group} has no option {option!r}.{did_you_mean(option, files)} Options: {options}."
+        )
+    content = yaml.safe_load(files[option][1].read_text(encoding="utf-8")) or {}
+    bases = [b for b in content.pop("defaults", []) if isinstance(b, str) and b != "_self_"]
+    merged: dict[str, Any] = {}
+    for base in bases:
+        merged |= read_option(group, base, extra)
+    return merged | content
+
+
+def commented_yaml(config: Config) -> str:
+    """Return a config as YAML, every key with its meaning as a comment."""
+    lines: list[str] = []
+    for group, node in config.to_dict().items():
+        if not isinstance(node, dict):
+            lines.append(_entry(group, node))
+            continue
+        schema = schema_of(group, node)
+        about = ": ".join(filter(None, (schema.title, schema.doc))) if schema else ""
+        lines.append(f"{group}:" + (f"  # {about}" if about else ""))
+        lines += _commented(node, schema.parameters if isinstance(schema, Schema) else (), depth=1)
+    return "\n".join(lines) + "\n"
+
+
+def _commented(node: dict[str, Any], parameters: tuple[Parameter, ...], *, depth: int) -> list[str]:
+    known = {p.name: p for p in parameters}
+    lines = []
+    for key, value in node.items():
+        parameter = known.get(key)
+        comment = f"  # {parameter.doc}" if parameter and parameter.doc else ""
+        if isinstance(value, dict) and value and parameter and parameter.fields:
+            lines.append("  " * depth + f"{key}:{comment}")
+            lines += _commented(value, parameter.fields, depth=depth + 1)
+        else:
+            lines.append("  " * depth + _entry(key, value) + comment)
+    return lines
+
+
+def _entry(key: str, value: Any) -> str:
+    """Return `key: value` as one line of YAML."""
+    mapping: str = yaml.safe_dump({key: value}, default_flow_style=True, width=float("inf"), sort_keys=False)
+    return mapping.strip()[1:-1]
+
+
+def _flat(
+    values: dict[str, Any], parameters: tuple[Parameter, ...], prefix: str = ""
+) -> list[tuple[str, Any, str]]:
+    known = {p.name: p for p in parameters}
+    rows: list[tuple[str, Any, str]] = []
+    for key, value in values.items():
+        parameter = known.get(key)
+        if isinstance(value, dict) and parameter and parameter.fields:
+            rows += _flat(value, parameter.fields, f"{prefix}{key}.")
+        else:
+            rows.append((prefix + key, value, parameter.doc if parameter else ""))
+    return rows
+
+
+def _first_comment(path: Path) -> str:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and not line.startswith("# @"):
+            return line.lstrip("# ").strip()
+    return ""

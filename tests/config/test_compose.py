@@ -1,0 +1,130 @@
+"""What is composed from which files, and in which order they overrule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rootflow.config.compose import open_composer
+from rootflow.errors import ConfigError
+from tests.config.conftest import Compose
+
+
+def test_every_default_of_every_component_is_in_the_config(compose: Compose) -> None:
+    config = compose("optimizer=adamw")
+    assert config.optimizer["betas"] == [0.9, 0.999]
+    assert config.optimizer["name"] == "AdamW"
+    assert "params" not in config.optimizer
+    assert config.trainer["max_epochs"] == "auto"
+    assert config.tracking["wandb"]["mode"] == "auto"
+    assert config.model["num_classes"] == "auto"
+    assert (config.seed, config.name) == (0, None)
+
+
+def test_a_parameter_that_no_file_lists_can_be_set(compose: Compose) -> None:
+    assert compose("optimizer.eps=1e-5").optimizer["eps"] == 1e-5
+    assert compose("+optimizer.eps=1e-5".removeprefix("+")).optimizer["eps"] == 1e-5
+
+
+def test_the_command_line_overrules_an_experiment_which_overrules_an_option(
+    compose: Compose, project: Path
+) -> None:
+    (project / "conf" / "experiment").mkdir()
+    (project / "conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /optimizer: sgd\noptimizer:\n  momentum: 0.5\n  lr: 0.2\n"
+    )
+    assert compose("optimizer=sgd").optimizer["momentum"] == 0.9
+    config = compose("experiment=mine", "optimizer.lr=0.3")
+    assert (config.optimizer["name"], config.optimizer["momentum"], config.optimizer["lr"]) == (
+        "SGD",
+        0.5,
+        0.3,
+    )
+
+
+def test_a_setting_left_over_from_another_choice_is_told_with_its_place(
+    compose: Compose, project: Path
+) -> None:
+    (project / "conf" / "experiment").mkdir()
+    (project / "conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /optimizer: sgd\noptimizer:\n  momentum: 0.5\n"
+    )
+    with pytest.raises(
+        ConfigError, match=r"optimizer\.momentum does not exist \(conf/experiment/mine\.yaml:5\)"
+    ):
+        compose("experiment=mine", "optimizer=adamw")
+
+
+def test_a_projects_option_hides_the_shipped_one_of_that_name(compose: Compose, project: Path) -> None:
+    (project / "conf" / "model" / "mlp.yaml").write_text("name: mlp\nhidden: [7]\n")
+    assert compose().model["hidden"] == [7]
+
+
+def test_a_folder_given_on_the_command_line_comes_first(compose: Compose, project: Path) -> None:
+    (project / "conf" / "model" / "mlp.yaml").write_text("name: mlp\nhidden: [7]\n")
+    (project / "other" / "model").mkdir(parents=True)
+    (project / "other" / "model" / "mlp.yaml").write_text("name: mlp\nhidden: [8]\n")
+    assert compose(extra=project / "other").model["hidden"] == [8]
+
+
+def test_a_projects_own_primary_config_builds_on_the_shipped_one(compose: Compose, project: Path) -> None:
+    (project / "conf" / "config.yaml").write_text(
+        "defaults:\n  - rootflow\n  - override model: convnet\n  - _self_\nseed: 7\n"
+    )
+    config = compose()
+    assert (config.model["name"], config.seed) == ("convnet", 7)
+
+
+def test_an_option_may_build_on_another(compose: Compose, project: Path) -> None:
+    (project / "conf" / "model" / "small.yaml").write_text("defaults:\n  - mlp\n  - _self_\nhidden: [4]\n")
+    config = compose("model=small")
+    assert (config.model["name"], config.model["hidden"]) == ("mlp", [4])
+
+
+def test_values_may_refer_to_one_another(compose: Compose) -> None:
+    assert compose("trainer.max_steps=${seed}", "seed=5").trainer["max_steps"] == 5
+
+
+def test_hydra_is_as_it_was_after_composing(project: Path) -> None:
+    from hydra.core.global_hydra import GlobalHydra
+
+    with open_composer() as composer:
+        composer.compose([])
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_the_jobs_of_a_multirun_are_known_before_it(project: Path) -> None:
+    with open_composer() as composer:
+        configs = composer.check_jobs(["optimizer=adamw,sgd", "seed=0,1,2"])
+        assert [(c.optimizer["name"], c.seed) for c in configs] == [
+            ("AdamW", 0),
+            ("AdamW", 1),
+            ("AdamW", 2),
+            ("SGD", 0),
+            ("SGD", 1),
+            ("SGD", 2),
+        ]
+        assert len(composer.check_jobs(["+sweeps=seeds"])) == 6
+        with pytest.raises(ConfigError, match="seed is -1"):
+            composer.check_jobs(["seed=0,-1"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model=[",
+        "a=b=c=,",
+        "=",
+        "x={",
+        "model.hidden=" + "[" * 3000,
+        "model.hidden=[1,",
+        "~nothing",
+        "hydra.nothing=1",
+        "\0=1",
+        "é=1",
+    ],
+)
+def test_strange_overrides_end_in_an_error_of_ours(compose: Compose, override: str) -> None:
+    with pytest.raises(ConfigError):
+        compose(override)
