@@ -1,0 +1,228 @@
+"""Schedules against closed forms and traces worked out by hand; every conf file builds one."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch.optim import SGD, Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler
+
+from rootflow.optim.intervals import interval_of
+from rootflow.optim.schedules import Schedule, WarmupDecay, chained, scheduler_facts
+from rootflow.registry import find_component
+
+CONF = Path(__file__).parents[2] / "conf" / "scheduler"
+
+
+def make_optimizer(lr: float = 1.0) -> SGD:
+    return SGD([torch.nn.Parameter(torch.ones(1))], lr=lr, momentum=0.9)
+
+
+def trace(scheduler: LRScheduler, num_steps: int) -> list[float]:
+    """Return the learning rate that each update uses."""
+    optimizer, rates = scheduler.optimizer, []
+    for _ in range(num_steps):
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("shape", "half_way"),
+    [("constant", 1.0), ("linear", 0.5), ("cosine", 0.5), ("one_minus_sqrt", 1 - math.sqrt(0.5))],
+)
+def test_each_shape_falls_from_its_peak_to_its_end(shape, half_way: float) -> None:
+    schedule = Schedule(shape=shape)
+    assert schedule.value_at(0.0) == 1.0
+    assert schedule.value_at(0.5) == pytest.approx(half_way)
+    assert schedule.value_at(1.0) == pytest.approx(1.0 if shape == "constant" else 0.0)
+    values = [schedule.value_at(i / 100) for i in range(101)]
+    assert values == sorted(values, reverse=True)
+
+
+def test_the_number_rises_stays_and_falls() -> None:
+    schedule = Schedule(peak=8.0, final=2.0, warmup_frac=0.2, decay_frac=0.4)
+    values = [schedule.value_at(t) for t in (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)]
+    assert values == pytest.approx([0.0, 4.0, 8.0, 8.0, 8.0, 5.0, 2.0])
+
+
+def test_the_rise_has_precedence_over_the_fall() -> None:
+    schedule = Schedule(warmup_frac=0.5, decay_frac=1.0)
+    assert [schedule.value_at(t) for t in (0.25, 0.5, 0.75, 1.0)] == pytest.approx([0.5, 1.0, 0.5, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "at_half", "at_end"),
+    [
+        ({"warmup_frac": 1.0}, 0.5, 1.0),
+        ({"decay_frac": 0.0}, 1.0, 1.0),
+        ({"decay_frac": 0.0, "final": 9.0}, 1.0, 1.0),
+    ],
+)
+def test_a_rise_or_a_peak_may_last_the_whole_time(settings, at_half: float, at_end: float) -> None:
+    schedule = Schedule(**settings)
+    assert [schedule.value_at(0.5), schedule.value_at(1.0)] == [at_half, at_end]
+
+
+def test_beyond_the_ends_the_number_is_as_at_the_ends() -> None:
+    schedule = Schedule(final=0.25, warmup_frac=0.1)
+    assert (schedule.value_at(-1.0), schedule.value_at(7.0)) == (0.0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("settings", "golden"),
+    [
+        ({"warmup_frac": 0.0}, [0.95, 0.85, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25, 0.15, 0.05]),
+        (
+            {"warmup_frac": 0.2},
+            [0.25, 0.75, 0.9375, 0.8125, 0.6875, 0.5625, 0.4375, 0.3125, 0.1875, 0.0625],
+        ),
+        ({"warmup_frac": 0.2, "decay_frac": 0.2}, [0.25, 0.75, 1, 1, 1, 1, 1, 1, 0.75, 0.25]),
+        (
+            {"warmup_frac": 0.0, "decay_frac": 0.2, "shape": "one_minus_sqrt"},
+            [1, 1, 1, 1, 1, 1, 1, 1, 0.5, 1 - math.sqrt(0.75)],
+        ),
+        ({"warmup_frac": 0.0, "decay_frac": 0.2, "final_frac": 0.5}, [1, 1, 1, 1, 1, 1, 1, 1, 0.875, 0.625]),
+        ({"warmup_frac": 0.0, "shape": "constant"}, [1] * 10),
+        (
+            {"warmup_frac": 0.0, "shape": "cosine"},
+            [math.cos(math.pi * (i + 0.5) / 20) ** 2 for i in range(10)],
+        ),
+    ],
+)
+def test_the_learning_rate_of_every_update_is_as_worked_out_by_hand(settings, golden: list[float]) -> None:
+    assert trace(WarmupDecay(make_optimizer(), 10, **settings), 10) == pytest.approx(golden)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 19, 1000])
+def test_no_update_is_lost_to_a_learning_rate_of_zero(num_steps: int) -> None:
+    rates = trace(WarmupDecay(make_optimizer(), num_steps), num_steps)
+    assert min(rates) > 0
+    assert max(rates) <= 1
+    assert rates[-1] <= 1 / num_steps
+
+
+def test_every_group_keeps_its_own_peak() -> None:
+    weights = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
+    optimizer = SGD([{"params": weights[:1], "lr": 0.5}, {"params": weights[1:]}], lr=0.1)
+    WarmupDecay(optimizer, 10, warmup_frac=0.2)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.125, 0.025])
+
+
+def test_a_saved_and_loaded_schedule_goes_on() -> None:
+    whole = trace(WarmupDecay(make_optimizer(), 20), 20)
+    optimizer = make_optimizer()
+    scheduler = WarmupDecay(optimizer, 20)
+    trace(scheduler, 8)
+    saved = copy.deepcopy((optimizer.state_dict(), scheduler.state_dict()))
+    optimizer = make_optimizer()
+    scheduler = WarmupDecay(optimizer, 20)
+    optimizer.load_state_dict(saved[0])
+    scheduler.load_state_dict(saved[1])
+    assert trace(scheduler, 12) == whole[8:]
+
+
+def test_chained_schedulers_multiply() -> None:
+    optimizer = make_optimizer()
+    members = [
+        lr_scheduler.ConstantLR(optimizer, factor=0.5),
+        lr_scheduler.ExponentialLR(optimizer, gamma=0.9),
+    ]
+    assert trace(chained(optimizer, members), 3) == pytest.approx([0.5, 0.45, 0.405])
+
+
+def facts_of(scheduler, num_steps: int = 95, steps_per_epoch: int = 10, lr: float = 0.4) -> dict[str, Any]:
+    facts = scheduler_facts(
+        scheduler, num_steps=num_steps, steps_per_epoch=steps_per_epoch, lr=lr, higher_is_better=True
+    )
+    return {name: value for name, (value, _) in facts.items()}
+
+
+def test_durations_are_in_what_the_scheduler_counts() -> None:
+    assert facts_of(WarmupDecay)["total_steps"] == 95
+    assert facts_of(lr_scheduler.CosineAnnealingLR)["T_max"] == 95
+    assert facts_of(lr_scheduler.LinearLR)["total_iters"] == 10
+    assert facts_of(lambda optimizer, total_steps: None)["total_steps"] == 95
+
+
+def test_reasons_name_the_unit() -> None:
+    facts = scheduler_facts(lr_scheduler.LinearLR, num_steps=95, steps_per_epoch=10, lr=0.4)
+    assert facts["total_iters"] == (10, "epochs in the whole training")
+
+
+def test_epochs_times_their_updates_cover_the_training() -> None:
+    for num_steps in (1, 10, 95, 100):
+        facts = facts_of(lr_scheduler.OneCycleLR, num_steps=num_steps)
+        assert facts["epochs"] * facts["steps_per_epoch"] >= num_steps
+
+
+def test_learning_rates_are_those_of_the_optimizer() -> None:
+    facts = facts_of(lr_scheduler.CyclicLR)
+    assert (facts["base_lr"], facts["max_lr"]) == (0.1, 0.4)
+
+
+@pytest.mark.parametrize(("higher_is_better", "mode"), [(True, "max"), (False, "min")])
+def test_the_mode_is_the_better_side_of_the_metric(higher_is_better: bool, mode: str) -> None:
+    plateau = lr_scheduler.ReduceLROnPlateau
+    facts = scheduler_facts(
+        plateau, num_steps=9, steps_per_epoch=3, lr=1.0, higher_is_better=higher_is_better
+    )
+    assert facts["mode"][0] == mode
+    assert "mode" not in scheduler_facts(plateau, num_steps=9, steps_per_epoch=3, lr=1.0)
+
+
+FROM_COMMAND_LINE: dict[str, Any] = {
+    "lambda_lr": {"lr_lambda": lambda epoch: 0.9**epoch},
+    "multiplicative_lr": {"lr_lambda": lambda _: 0.9},
+    "multi_step_lr": {"milestones": [3, 6]},
+}
+"""What these options can't know and so leave out of their YAML."""
+
+
+def build_from_conf(name: str, optimizer: Optimizer, num_steps: int, steps_per_epoch: int) -> LRScheduler:
+    node = yaml.safe_load((CONF / f"{name}.yaml").read_text()) | FROM_COMMAND_LINE.get(name, {})
+    make = find_component("scheduler", node.pop("name")).load()
+    lr = optimizer.param_groups[0]["lr"]
+    facts = facts_of(make, num_steps, steps_per_epoch, lr)
+    if make is WarmupDecay:
+        node["total_steps"] = "auto"  # required and left out
+    if name in ("sequential_lr", "chained_scheduler"):
+        node["schedulers"] = [
+            lr_scheduler.LinearLR(optimizer),
+            lr_scheduler.ExponentialLR(optimizer, gamma=0.9),
+        ]
+    if name == "sequential_lr":
+        node["milestones"] = [5]
+    scheduler: LRScheduler = make(optimizer, **{k: facts[k] if v == "auto" else v for k, v in node.items()})
+    return scheduler
+
+
+def test_every_scheduler_of_torch_has_a_conf_file() -> None:
+    names = {yaml.safe_load(path.read_text())["name"] for path in CONF.glob("*.yaml")}
+    # ChainedScheduler takes its optimizer second; `chained` takes it first, as all others do.
+    torchs = set(lr_scheduler.__all__) - {"LRScheduler", "ChainedScheduler"}
+    assert names == torchs | {"chained", "warmup_decay"}
+    assert len(list(CONF.glob("*.yaml"))) == 15 + 4
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("*.yaml")))
+def test_every_conf_file_gives_a_schedule_for_the_whole_training(name: str) -> None:
+    optimizer = make_optimizer(0.4)
+    scheduler = build_from_conf(name, optimizer, num_steps=155, steps_per_epoch=10)
+    interval, rates = interval_of(scheduler), []
+    for step in range(1, 156):
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()
+        if interval == "evaluation" and step % 10 == 0:
+            scheduler.step(0.5)  # type: ignore[call-arg, arg-type]
+        elif interval == "step" or (interval == "epoch" and step % 10 == 0):
+            scheduler.step()
+    assert all(0 < rate <= 0.4 + 1e-12 for rate in rates)
+    assert len(set(rates)) > 1 or name in ("constant", "reduce_lr_on_plateau")
