@@ -1,0 +1,241 @@
+"""The loop against loops written by hand, and each way in which a training can end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from rootflow.checkpoint import WeightKeeper
+from rootflow.errors import ConfigError, DivergedError
+from rootflow.tasks.classification import Classification
+from rootflow.train.hooks import EvaluationReport
+from rootflow.train.loop import StepReport, evaluate
+from rootflow.train.precision import Arithmetic
+from rootflow.train.trainer import Trainer
+
+
+def make_data(num_samples: int = 70, seed: int = 0) -> TensorDataset:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(num_samples, 6, generator=generator)
+    return TensorDataset(inputs, (inputs[:, 0] > 0).long() + (inputs[:, 1] > 0).long())
+
+
+def make_model(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def make_trainer(**settings: Any) -> Trainer:
+    return Trainer(**{"device": "cpu", "precision": "fp32", **settings})
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+class Recording:
+    """Hooks that keep what they were given."""
+
+    def __init__(self) -> None:
+        self.steps: list[StepReport] = []
+        self.evaluations: list[EvaluationReport] = []
+
+    def on_step(self, report: StepReport) -> None:
+        self.steps.append(report)
+
+    def on_evaluation(self, report: EvaluationReport) -> None:
+        self.evaluations.append(report)
+
+
+def test_training_gives_the_same_weights_as_a_loop_written_by_hand() -> None:
+    data = make_data()
+    model, other = make_model(), make_model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=15)
+    result = make_trainer(max_epochs=3).fit(
+        model,
+        DataLoader(data, batch_size=16),
+        task=Classification(),
+        optimizer=optimizer,
+        scheduler=scheduler,
+    )
+
+    optimizer = torch.optim.AdamW(other.parameters(), lr=0.01)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=15)
+    for _ in range(3):
+        for inputs, targets in DataLoader(data, batch_size=16):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(other(inputs), targets).backward()
+            optimizer.step()
+            scheduler.step()
+    assert torch.equal(weights(model), weights(other))
+    assert (result.step, result.epoch, result.stop_reason) == (15, 3, "max_epochs reached")
+
+
+def test_a_micro_batch_changes_memory_and_not_the_weights() -> None:
+    trained = []
+    for micro in (70, 16, 1):
+        model = make_model()
+        make_trainer(max_epochs=5, micro_batch_size=micro).fit(
+            model,
+            DataLoader(make_data(), batch_size=70),
+            task=Classification(),
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.5),
+        )
+        trained.append(weights(model))
+    assert torch.allclose(trained[0], trained[1], atol=1e-6)
+    assert torch.allclose(trained[0], trained[2], atol=1e-6)
+    assert not torch.allclose(trained[0], weights(make_model()), atol=1e-2)
+
+
+def test_the_closure_lets_lbfgs_evaluate_several_times() -> None:
+    model = make_model()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=10, line_search_fn="strong_wolfe")
+    recording = Recording()
+    make_trainer(max_epochs=3).fit(
+        model,
+        DataLoader(make_data(), batch_size=70),
+        task=Classification(),
+        optimizer=optimizer,
+        hooks=[recording],
+    )
+    losses = [float(report.loss) for report in recording.steps]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_gradients_are_clipped_to_the_norm() -> None:
+    model = make_model()
+    before = weights(model)
+    make_trainer(max_steps=1, grad_clip_norm=0.01).fit(
+        model,
+        DataLoader(make_data(), batch_size=70),
+        task=Classification(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=1.0),
+    )
+    assert (weights(model) - before).norm() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_steps_limit_a_training_in_the_middle_of_an_epoch() -> None:
+    model, recording = make_model(), Recording()
+    result = make_trainer(max_steps=7).fit(
+        model,
+        DataLoader(make_data(), batch_size=16),
+        DataLoader(make_data(seed=1), batch_size=16),
+        task=Classification(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        hooks=[recording],
+    )
+    assert [report.step for report in recording.steps] == list(range(1, 8))
+    assert [(e.step, e.epoch) for e in recording.evaluations] == [(5, 1), (7, 2)]
+    assert (result.step, result.stop_reason) == (7, "max_steps reached")
+
+
+def test_patience_ends_a_training_that_no_longer_improves() -> None:
+    model = make_model()
+    result = make_trainer(max_epochs=50, patience=3).fit(
+        model,
+        DataLoader(make_data(), batch_size=16),
+        DataLoader(make_data(seed=1), batch_size=16),
+        task=Classification(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.0),
+    )
+    assert (result.epoch, result.stop_reason) == (4, "no improvement in 3 evaluations")
+    assert result.best["epoch"] == 4  # of equal evaluations the latest
+
+
+def test_a_training_that_nothing_would_end_is_refused() -> None:
+    model = make_model()
+    with pytest.raises(ConfigError, match=r"give trainer\.max_epochs or trainer\.max_steps"):
+        make_trainer().fit(
+            model,
+            DataLoader(make_data()),
+            task=Classification(),
+            optimizer=torch.optim.SGD(model.parameters()),
+        )
+
+
+def test_a_loss_that_is_not_finite_ends_the_training() -> None:
+    model = make_model()
+    with pytest.raises(DivergedError, match=r"loss is nan at step [1-9]"):
+        make_trainer(max_epochs=50, log_every=1).fit(
+            model,
+            DataLoader(make_data(), batch_size=16),
+            task=Classification(),
+            optimizer=torch.optim.SGD(model.parameters(), lr=1e38),
+        )
+
+
+def test_the_best_weights_are_those_of_the_best_evaluation(tmp_path: Path) -> None:
+    model, val = make_model(), DataLoader(make_data(seed=1), batch_size=16)
+    keeper = WeightKeeper(tmp_path, every_s=0)
+    result = make_trainer(max_epochs=12).fit(
+        model,
+        DataLoader(make_data(), batch_size=16),
+        val,
+        task=Classification(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=3.0),
+        keeper=keeper,
+    )
+    keeper.load("best", model)
+    measured = evaluate(model, val, task=Classification(), arithmetic=Arithmetic(torch.device("cpu")))
+    assert measured["accuracy"] == pytest.approx(result.best["val/accuracy"])
+    assert result.best["val/accuracy"] >= result.last["val/accuracy"]
+
+
+def test_evaluation_counts_each_sample_once_in_uneven_batches() -> None:
+    model, data = make_model(), make_data(num_samples=67)
+    arithmetic = Arithmetic(torch.device("cpu"))
+    whole = evaluate(model, DataLoader(data, batch_size=67), task=Classification(), arithmetic=arithmetic)
+    parts = evaluate(model, DataLoader(data, batch_size=16), task=Classification(), arithmetic=arithmetic)
+    assert parts["accuracy"] == pytest.approx(whole["accuracy"], abs=1e-12)
+    assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+    assert model.training
+
+
+def test_schedulers_advance_when_their_class_wants() -> None:
+    def lrs(make: Any) -> list[float]:
+        model, recording = make_model(), Recording()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        make_trainer(max_epochs=3).fit(
+            model,
+            DataLoader(make_data(num_samples=32), batch_size=16),
+            DataLoader(make_data(num_samples=32), batch_size=16),
+            task=Classification(),
+            optimizer=optimizer,
+            scheduler=make(optimizer),
+            hooks=[recording],
+        )
+        return [round(report.lr, 6) for report in recording.steps]
+
+    schedulers = torch.optim.lr_scheduler
+    assert lrs(lambda o: schedulers.StepLR(o, 1, gamma=0.5)) == [0.1, 0.1, 0.05, 0.05, 0.025, 0.025]
+    assert lrs(lambda o: schedulers.OneCycleLR(o, 1.0, total_steps=6))[0] == pytest.approx(0.04)
+    assert len(set(lrs(lambda o: schedulers.OneCycleLR(o, 1.0, total_steps=6)))) == 6
+    plateau = lrs(lambda o: schedulers.ReduceLROnPlateau(o, patience=0, factor=0.5, threshold=0.9))
+    assert plateau == [0.1, 0.1, 0.1, 0.1, 0.05, 0.05]
+
+
+def test_a_loader_is_told_the_epoch() -> None:
+    class Counting:
+        epochs: list[int] = []  # noqa: RUF012
+
+        def __len__(self) -> int:
+            return 1
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epochs.append(epoch)
+
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            yield make_data().tensors  # type: ignore[misc]
+
+    model = make_model()
+    make_trainer(max_epochs=3).fit(
+        model, Counting(), task=Classification(), optimizer=torch.optim.SGD(model.parameters())
+    )
+    assert Counting.epochs == [1, 2, 3]
