@@ -1,0 +1,1 @@
+"""Every `auto` of the training becomes a value here, with the reason for it."""

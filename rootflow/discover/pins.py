@@ -1,0 +1,45 @@
+"""The record of every `auto` that became a value: printed once, written once, never searched again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from rootflow.config.schema import is_auto_key
+from rootflow.discover.found import Found
+from rootflow.errors import ConfigError
+from rootflow.tracking.console import Console
+from rootflow.tracking.run_folder import RunFolder
+
+
+class Pins:
+    """Resolves the `auto` values of one run, and says and records each with its reason."""
+
+    def __init__(self, console: Console, folder: RunFolder) -> None:
+        self.found: dict[str, Found] = {}
+        self._console = console
+        self._folder = folder
+
+    def pin(self, key: str, found: Found) -> Any:
+        """Take what ``key`` became; return the value."""
+        self.found[key] = found
+        self._console.setting(key, found.value, found.reason)
+        self._folder.update(discovered={k: dataclasses.asdict(f) for k, f in self.found.items()})
+        return found.value
+
+    def fill(self, group: str, node: Mapping[str, Any], known: Mapping[str, Found]) -> dict[str, Any]:
+        """Return a group's node with each of its `auto` keys replaced by what is known.
+
+        Raises:
+            ConfigError: a key is `auto`, and nothing tells its value.
+        """
+        filled = dict(node)
+        for key, value in node.items():
+            if value == "auto" and is_auto_key(group, key):
+                if key not in known:
+                    raise ConfigError(
+                        f"{group}.{key} is 'auto', but the data set doesn't tell it; give it a value."
+                    )
+                filled[key] = self.pin(f"{group}.{key}", known[key])
+        return filled
