@@ -1,0 +1,105 @@
+"""The main path: from one typed config to one finished run folder.
+
+The data comes first, before the folder: a wrong path or a damaged file leaves nothing behind. Then
+every `auto` becomes a value, the training runs, and the best weights are tested once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from rootflow.assemble import assemble, check_components, data_record, load_data
+from rootflow.build import build
+from rootflow.checkpoint import WeightKeeper
+from rootflow.config.schema import Config
+from rootflow.data.facts import describe
+from rootflow.discover.pins import Pins
+from rootflow.tracking.console import Console
+from rootflow.tracking.process_clock import process_age_s
+from rootflow.tracking.run_folder import RunFolder
+from rootflow.tracking.settings import WandbSettings
+from rootflow.tracking.wandb_mirror import WandbMirror
+from rootflow.train.recorder import Recorder
+from rootflow.train.seeding import seed_everything
+from rootflow.train.trainer import FitResult
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run."""
+
+    folder: Path
+    fit: FitResult
+    test: dict[str, float]
+    """Metrics of the best weights on the test split; empty where there is none."""
+
+
+def run(config: Config, *, overrides: Sequence[str] = (), sweep: Path | None = None) -> RunResult:
+    """Train one experiment and record it.
+
+    Args:
+        config: checked; `auto` stands where rootflow is to find the value.
+        overrides: what the command line changed, for the record.
+        sweep: the folder of the sweep that the run belongs to; None puts the run under manual/.
+
+    Raises:
+        RootflowError: the experiment can't be run, or failed; its run folder, once made, says so too.
+    """
+    started_s = process_age_s() if sweep else 0.0
+    check_components(config)
+    splits = load_data(config)
+    facts = describe(splits)
+    tracking = build("tracking", config.tracking)
+    nested = config.to_dict()
+    parent = sweep or Path(tracking.root) / "manual"
+    with (
+        RunFolder.create(
+            parent,
+            config.name or run_slug(config),
+            config=nested,
+            config_yaml=yaml.safe_dump(nested, sort_keys=False),
+            overrides=overrides,
+        ) as folder,
+        Console.open() as console,
+        open_mirror(tracking.wandb, folder, console, group=sweep) as mirror,
+        WeightKeeper(folder.checkpoints_dir) as keeper,
+    ):
+        folder.update(seed=config.seed, wandb=mirror.record, dataset=data_record(splits, facts))
+        seed_everything(config.seed)
+        training = assemble(config, splits, facts, Pins(console, folder))
+        recorder = Recorder(
+            folder,
+            mirror,
+            console,
+            training.trainer,
+            steps_per_epoch=len(training.train),
+            started_s=started_s,
+        )
+
+        fit = training.fit(keeper, recorder)
+        if fit.best:
+            keeper.load("best", training.model)
+        test = training.test_metrics()
+        recorder.end(fit, test)
+    return RunResult(folder.path, fit, test)
+
+
+def open_mirror(
+    settings: WandbSettings, folder: RunFolder, console: Console, *, group: Path | None
+) -> WandbMirror:
+    """Start the mirror of a run; the runs of a sweep are a group on W&B unless the settings name one."""
+    if group is not None and settings.group is None:
+        settings = dataclasses.replace(settings, group=group.name)
+    config, name = folder.summary["config"], folder.path.name
+    return WandbMirror.open(settings, folder.path, name=name, config=config, say=console.line)
+
+
+def run_slug(config: Config) -> str:
+    """Return a few words about a run: its model and its data set."""
+    nodes = (config.model, config.dataset)
+    return "-".join(str(node.get("name") or node["_target_"].rpartition(".")[2]) for node in nodes)
