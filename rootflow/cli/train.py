@@ -1,0 +1,139 @@
+"""`rootflow train`: Hydra's overrides and flags; one run, or many with -m."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rootflow.errors import RootflowError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from rootflow.config.compose import Composer
+
+USAGE = """usage: rootflow train [group=option ...] [key=value ...] [flags]
+
+groups and their options (`rootflow list GROUP OPTION` shows an option's keys):
+{groups}
+
+overrides, in Hydra's grammar:
+  model=resnet                  choose an option
+  optimizer.lr=0.01             set a value; `auto` where the machine can find it
+  seed=0,1,2                    several values, with -m
+
+flags:
+{flags}"""
+
+
+def parser(prog: str = "rootflow train") -> argparse.ArgumentParser:
+    """Return the parser of Hydra's flags; flags and overrides may stand in any order."""
+    made = argparse.ArgumentParser(prog, add_help=False, formatter_class=argparse.RawTextHelpFormatter)
+    made.add_argument("overrides", nargs="*")
+    flag = made.add_argument
+    flag("-h", "--help", action="store_true", help="show this")
+    flag("-m", "--multirun", action="store_true", help="run every combination of the values given")
+    flag("-c", "--cfg", choices=["job", "hydra", "all"], help="show the config and stop")
+    flag("-p", "--package", help="show only this part of it, e.g. optimizer")
+    flag("--resolve", action="store_true", help="show it with interpolations resolved")
+    flag(
+        "-i",
+        "--info",
+        nargs="?",
+        const="all",
+        choices=["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"],
+        help="show how Hydra composed it and stop",
+    )
+    flag("-cd", "--config-dir", type=Path, help="a folder of config files, searched first")
+    flag("-cn", "--config-name", default="config", help="the config to start from (default: config)")
+    flag("--hydra-help", action="store_true", help="show Hydra's own help")
+    return made
+
+
+def run(argv: list[str]) -> int:
+    """Compose, check and train; return the exit code."""
+    flags = parser()
+    args = flags.parse_intermixed_args(argv)
+    if args.help:
+        print(_usage(args.config_dir))
+        return 0
+    from rootflow.config.compose import open_composer
+    from rootflow.registry import open_project
+
+    open_project(Path.cwd())
+    with open_composer(primary=args.config_name, extra=args.config_dir) as composer:
+        if args.hydra_help or args.info or args.cfg:
+            return _show(composer, flags, args)
+        return (
+            _train_many(composer, args.overrides) if args.multirun else _train_one(composer, args.overrides)
+        )
+
+
+def _usage(extra: Path | None) -> str:
+    from rootflow.config.folders import group_names, option_files
+
+    groups = [f"  {group:11}{', '.join(option_files(group, extra))}" for group in group_names(extra)]
+    shown = parser().format_help().partition("options:\n")[2].rstrip()
+    return USAGE.format(groups="\n".join(groups), flags=shown)
+
+
+def _show(composer: Composer, flags: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    if args.cfg == "job":
+        print(composer.job_yaml(args.overrides, package=args.package, resolve=args.resolve), end="")
+    else:
+        composer.show(flags, args)
+    return 0
+
+
+@dataclass
+class Outcome:
+    """How a job ended. Returned, not raised: one failed job must not end a sweep."""
+
+    folder: str | None = None
+    error: BaseException | None = None
+
+
+def job(cfg: DictConfig) -> Outcome:
+    """Train what Hydra composed: the task function, also in a launcher's own process."""
+    from rootflow.config.compose import check_job
+    from rootflow.registry import open_project
+
+    open_project(Path.cwd())
+    try:
+        config, overrides, sweep = check_job(cfg)
+        from rootflow.experiment import run as run_experiment  # torch is imported here at the earliest
+
+        return Outcome(str(run_experiment(config, overrides=overrides, sweep=sweep).folder))
+    except Exception as error:  # noqa: BLE001  # judged by the caller, who knows what else is running
+        return Outcome(error=error)
+
+
+def _train_one(composer: Composer, overrides: list[str]) -> int:
+    outcome: Outcome = composer.run(job, overrides)
+    if outcome.error is not None:
+        raise outcome.error
+    print(f"run: {outcome.folder}", flush=True)
+    return 0
+
+
+def _train_many(composer: Composer, overrides: list[str]) -> int:
+    configs = composer.check_jobs(overrides)
+    from rootflow.tracking.run_folder import create_run_folder
+
+    folder = create_run_folder(Path(configs[0].tracking["root"]) / "sweeps", "sweep")
+    print(f"{len(configs)} runs in {folder}", flush=True)
+    outcomes: list[Outcome] = composer.multirun(job, overrides, folder)
+    failed = [o for o in outcomes if o.error is not None]
+    for outcome in failed:
+        _print_failure(outcome.error)
+    print(f"{len(outcomes) - len(failed)} of {len(outcomes)} runs finished")
+    print(f"sweep: {folder}", flush=True)
+    return 1 if failed else 0
+
+
+def _print_failure(error: Any) -> None:
+    kind = "" if isinstance(error, RootflowError) else f"{type(error).__name__}: "
+    print(f"error: {kind}{error}", file=sys.stderr)
