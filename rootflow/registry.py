@@ -132,8 +132,8 @@ def components(group: str) -> dict[str, Component]:
     """Return all components of a group by name, a user's own over the built-in ones."""
     found = {c.name: c for c in _library_components(group)}
     found |= {c.name: c for c in _built_in_components() if c.group == group}
-    found |= {c.name: c for c in _project_components() if c.group == group}
-    return found | {c.name: c for c in _registered.values() if c.group == group}
+    found |= {c.name: c for c in _registered.values() if c.group == group}
+    return found | {c.name: c for c in _project_components() if c.group == group}
 
 
 def find_component(group: str, name: str) -> Component:
@@ -142,8 +142,6 @@ def find_component(group: str, name: str) -> Component:
     Raises:
         ConfigError: there is none; says which there are and which is nearest.
     """
-    if (group, name) in _registered:
-        return _registered[group, name]
     found = components(group)
     if name not in found:
         raise ConfigError(

@@ -1,0 +1,65 @@
+"""Where everything lies in a run folder: the one place that knows the file names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class RunPaths:
+    """The paths in one run folder; none of them is made or looked at here."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    @property
+    def id(self) -> str:
+        """The run's id, which is its folder's name."""
+        return self.path.name
+
+    @property
+    def run_json(self) -> Path:
+        """The summary; its fields are those of `rootflow.runs.record.RunFields`."""
+        return self.path / "run.json"
+
+    @property
+    def lock(self) -> Path:
+        """An empty file that the run's process holds locked (flock) while it lives."""
+        return self.path / "run.lock"
+
+    @property
+    def config_yaml(self) -> Path:
+        """The resolved config, every default included; `--config` takes it back."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_jsonl(self) -> Path:
+        """One JSON object a line, in the order logged; null stands for NaN and the infinities."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def output_log(self) -> Path:
+        """All that was printed, warnings and tracebacks too."""
+        return self.path / "output.log"
+
+    @property
+    def git_patch(self) -> Path:
+        """What was not committed, for `git apply`; absent when everything was."""
+        return self.path / "git.patch"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """Weights to use, and states to resume from."""
+        return self.path / "checkpoints"
+
+    @property
+    def plots_dir(self) -> Path:
+        """Pictures."""
+        return self.path / "plots"
+
+    @property
+    def diagnostics_dir(self) -> Path:
+        """The numbers behind the pictures of the diagnostics."""
+        return self.path / "diagnostics"
