@@ -9,6 +9,7 @@ stream, so output.log gets exactly them; bars go to the terminal itself and to n
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import time
@@ -51,7 +52,8 @@ class _State:
     rate: str
 
     def figures(self) -> str:
-        return f"loss {format_number(self.loss)}  {self.rate}".rstrip()
+        loss = "" if math.isnan(self.loss) else f"loss {format_number(self.loss)}"
+        return f"{loss}  {self.rate}".strip()
 
 
 class Console:
@@ -80,8 +82,8 @@ class Console:
         self._next_s = time.monotonic() + self._display.every_s
 
     def setting(self, key: str, value: object, reason: str) -> None:
-        """Say what an `auto` became: `trainer.batch_size` gives `batch size 32: <reason>`."""
-        self.line(f"{key.rpartition('.')[2].replace('_', ' ')} {format_number(value)}: {reason}")
+        """Say what an `auto` became, by the key that would set it: `trainer.batch_size=32  <reason>`."""
+        self.line(f"{key}={format_number(value)}  {reason}")
 
     def progress(
         self,

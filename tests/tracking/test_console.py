@@ -44,7 +44,9 @@ def test_an_epoch_is_one_plain_line(capsys):
 def test_an_auto_setting_is_one_line_with_its_reason(capsys):
     Console.open().setting("trainer.batch_size", 32, "the largest that fits")
     Console.open().setting("optimizer.lr", 0.0123456, "steepest descent")
-    assert capsys.readouterr().out == "batch size 32: the largest that fits\nlr 0.0123: steepest descent\n"
+    assert capsys.readouterr().out == (
+        "trainer.batch_size=32  the largest that fits\noptimizer.lr=0.0123  steepest descent\n"
+    )
 
 
 def test_plain_lines_are_ascii_without_escape_sequences(capsys):
@@ -188,7 +190,7 @@ def test_a_run_of_unknown_length_has_a_bar_too(open_terminal, monkeypatch, at_on
         console.progress(3, None, step=1, steps_per_epoch=10, loss=float("nan"))
     shown = terminal.shown()
     assert "/?" in shown
-    assert "loss nan" in shown
+    assert "nan" not in shown
 
 
 def test_closing_twice_or_before_anything_was_shown_is_fine(open_terminal, monkeypatch):
