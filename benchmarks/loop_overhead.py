@@ -39,7 +39,7 @@ def by_hand(
             loss = nn.functional.cross_entropy(model(inputs[index]), targets[index])
             loss.backward()
             optimizer.step()
-        float(loss)
+        loss.item()
 
 
 def by_rootflow(

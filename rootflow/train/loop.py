@@ -71,14 +71,15 @@ class Learner:
         def evaluate_gradients() -> Tensor:
             """The closure that every torch optimizer takes; LBFGS calls it several times."""
             self.optimizer.zero_grad(set_to_none=True)
-            total = torch.zeros((), device=inputs.device)
+            total: Tensor | None = None
             for start in range(0, num_samples, size):
                 part, wanted = inputs[start : start + size], _slice(targets, start, size)
                 with self.arithmetic.autocast():
                     loss = self.task.loss(self.model(self.arithmetic.prepare(part)), wanted)
-                share = len(part) / num_samples
-                (loss * share).backward()  # type: ignore[no-untyped-call]
-                total += loss.detach() * share
+                loss = loss if size >= num_samples else loss * (len(part) / num_samples)
+                loss.backward()  # type: ignore[no-untyped-call]
+                total = loss.detach() if total is None else total + loss.detach()
+            assert total is not None
             if self.grad_clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip_norm)
             losses.append(total)
@@ -119,8 +120,8 @@ def train_steps(learner: Learner, loader: Loader, epoch: int) -> Iterator[StepRe
     set_epoch = getattr(loader, "set_epoch", None)
     if set_epoch is not None:
         set_epoch(epoch)
+    learner.model.train()
     for inputs, targets in loader:
-        learner.model.train()
         lr = learner.lr
         loss = learner.update(inputs, targets)
         yield StepReport(learner.step, epoch, loss, len(inputs), lr)

@@ -43,7 +43,7 @@ class Recorder:
         self._console = console
         self._log_every = trainer.log_every
         self._max_epochs = _max_epochs(trainer, steps_per_epoch)
-        self._steps_per_epoch = steps_per_epoch
+        self._steps_per_epoch = min(steps_per_epoch, trainer.num_steps(steps_per_epoch))
         self._loss = math.nan
         self._lr = 0.0
         self._num_samples = 0
