@@ -20,7 +20,7 @@ from rootflow.build import arguments, build, load
 from rootflow.checkpoint import WeightKeeper
 from rootflow.config.schema import Config, defaults_of, schema_of
 from rootflow.data.augment import Preprocess
-from rootflow.data.facts import DataFacts
+from rootflow.data.facts import DataFacts, describe
 from rootflow.data.loaders import (
     DatasetLoader,
     LoaderSettings,
@@ -38,6 +38,7 @@ from rootflow.discover.learning_rate import find_lr
 from rootflow.discover.pins import Pins
 from rootflow.discover.settings import DiscoverSettings
 from rootflow.discover.threads import find_num_threads
+from rootflow.errors import DataError
 from rootflow.optim.build_optimizer import build_optimizer
 from rootflow.optim.schedules import scheduler_facts
 from rootflow.tasks import Task
@@ -73,6 +74,11 @@ class Training:
             hooks=[recorder],
         )
 
+    def close(self) -> None:
+        """Stop the processes that read samples."""
+        for loader in (self.train, self.val, self.test):
+            getattr(loader, "close", lambda: None)()
+
     def test_metrics(self) -> dict[str, float]:
         """Evaluate the model as it is on the test split."""
         if self.test is None:
@@ -94,17 +100,23 @@ def check_components(config: Config) -> None:
     find_device(config.trainer.get("device", "auto"))
 
 
-def load_data(config: Config) -> Splits:
-    """Build the data set that a config names, in three splits.
+def load_data(config: Config) -> tuple[Splits, DataFacts]:
+    """Build the data set that a config names, in three splits, and look at it.
 
     Raises:
-        DataError: it is missing or damaged.
+        DataError: it is missing or damaged, or has no targets and the task is left open.
         ConfigError: its component can't be imported, or refuses its arguments.
     """
-    split = arguments("dataset", config.dataset).get("split")
-    return split_dataset(
-        build("dataset", config.dataset), split=split if isinstance(split, Split) else Split()
-    )
+    given = config.dataset.get("split")
+    is_ours = isinstance(given, dict) and given.keys() <= {field.name for field in dataclasses.fields(Split)}
+    split = Split(**given) if given and is_ours else Split()
+    splits = split_dataset(build("dataset", config.dataset), split=split)
+    facts = describe(splits)
+    if facts.target == "none" and config.task.get("name") == "auto":
+        raise DataError(
+            "the data set has no targets that tell what to learn; choose a task (`rootflow list task`)."
+        )
+    return splits, facts
 
 
 def data_record(splits: Splits, facts: DataFacts) -> dict[str, Any]:
@@ -169,7 +181,8 @@ def build_loaders(
     config: Config, splits: Splits, facts: DataFacts, trainer: Trainer, pins: Pins
 ) -> dict[str, TensorLoader | DatasetLoader | None]:
     """Return a loader for each split; None for a split that isn't there."""
-    settings: LoaderSettings = build("loader", config.loader)
+    device = torch.device(trainer.device)
+    settings = settle_loading(build("loader", config.loader), splits, device, pins)
     mean, std = (facts.mean, facts.std) if splits.normalize else (None, None)
     loaders: dict[str, TensorLoader | DatasetLoader | None] = {}
     for name in ("train", "val", "test"):
@@ -178,23 +191,27 @@ def build_loaders(
         loaders[name] = dataset and build_loader(
             dataset,
             batch_size=int(trainer.batch_size),
-            device=torch.device(trainer.device),
+            device=device,
             is_train=is_train,
             seed=config.seed,
             transform=Preprocess(mean, std, augment=augment, seed=config.seed),
             settings=settings,
         )
-    pin_loading(splits, settings, torch.device(trainer.device), pins)
     return loaders
 
 
-def pin_loading(splits: Splits, settings: LoaderSettings, device: torch.device, pins: Pins) -> None:
-    """Record how the training data gets to the device, as far as that was left open."""
+def settle_loading(
+    settings: LoaderSettings, splits: Splits, device: torch.device, pins: Pins
+) -> LoaderSettings:
+    """Return how data gets to the device, decided once by the training data for all of it."""
     tensors = as_tensor_dataset(splits.train)
     if tensors is not None and settings.resident == "auto":
-        pins.pin("loader.resident", Found(*find_resident("auto", tensors, device)))
+        resident = pins.pin("loader.resident", Found(*find_resident("auto", tensors, device)))
+        return dataclasses.replace(settings, resident=resident)
     if tensors is None and settings.num_workers == "auto":
-        pins.pin("loader.num_workers", Found(*find_num_workers("auto")))
+        num_workers = pins.pin("loader.num_workers", Found(*find_num_workers("auto")))
+        return dataclasses.replace(settings, num_workers=num_workers)
+    return settings
 
 
 def known_from_data(facts: DataFacts) -> Mapping[str, Found]:
@@ -205,7 +222,7 @@ def known_from_data(facts: DataFacts) -> Mapping[str, Found]:
         if value is not None
     }
     if facts.target == "number":
-        known["num_classes"] = Found(1, "the target is one number")
+        known["num_classes"] = Found(facts.num_targets, "numbers in a target")
     return known
 
 

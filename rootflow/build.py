@@ -7,15 +7,18 @@ tuples and mappings become dataclasses where the signature says so; a nested map
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rootflow.errors import ConfigError, RootflowError
-from rootflow.registry import find_component, import_object, takes
+from rootflow.registry import find_component, import_object, place_of
 
 _OWN_KEYS = ("name", "_target_", "_partial_")
 
@@ -41,24 +44,27 @@ def arguments(group: str, node: Mapping[str, Any], *positional: Any) -> dict[str
     """
     hints = _hints(load(group, node))
     given = {key: value for key, value in node.items() if key not in _OWN_KEYS}
-    return {key: _typed(_nested(group, value, positional), hints.get(key)) for key, value in given.items()}
+    return {
+        key: _typed(
+            value if _is_mapping(hints.get(key)) else _nested(group, value, positional), hints.get(key)
+        )
+        for key, value in given.items()
+    }
 
 
-def build(group: str, node: Mapping[str, Any], *positional: Any, **from_run: Any) -> Any:
+def build(group: str, node: Mapping[str, Any], *positional: Any) -> Any:
     """Build the object that a node describes.
 
     Args:
         group: e.g. `model`.
         node: `name` or `_target_`, and arguments.
         positional: what the run passes first, e.g. the optimizer to a scheduler.
-        from_run: arguments known only at run time; passed where the component takes them.
 
     Raises:
         ConfigError: the component refuses the arguments; says which component and why.
     """
     component = load(group, node)
     keywords = arguments(group, node, *positional)
-    keywords |= {key: value for key, value in from_run.items() if takes(component, key)}
     if node.get("_partial_"):
         return functools.partial(component, **keywords)
     try:
@@ -67,7 +73,8 @@ def build(group: str, node: Mapping[str, Any], *positional: Any, **from_run: Any
         raise
     except (TypeError, ValueError) as error:
         title = f"{getattr(component, '__module__', '')}.{getattr(component, '__qualname__', component)}"
-        raise ConfigError(f"{group} can't be built: {title}: {error}") from error
+        place = place_of(error) if error.__traceback__ and error.__traceback__.tb_next else ""
+        raise ConfigError(f"{group} can't be built: {title}: {error}{place}") from error
 
 
 def _nested(group: str, value: Any, positional: tuple[Any, ...]) -> Any:
@@ -83,12 +90,25 @@ def _nested(group: str, value: Any, positional: tuple[Any, ...]) -> Any:
 
 
 def _hints(component: Callable[..., Any]) -> dict[str, Any]:
-    """Return the declared types, or none of them where they can't be evaluated."""
-    target = component.__init__ if isinstance(component, type) else component  # type: ignore[misc]
+    """Return the declared types, as far as they can be evaluated."""
+    target: Any = component
+    if isinstance(component, type) and not dataclasses.is_dataclass(component):
+        target = component.__init__  # type: ignore[misc]
     try:
         return typing.get_type_hints(target)
     except (NameError, TypeError, AttributeError):
-        return {}
+        return _resolvable_hints(target)
+
+
+def _resolvable_hints(target: Any) -> dict[str, Any]:
+    """Resolve each annotation by itself: one that names what only type checkers import costs no other."""
+    names = vars(sys.modules.get(getattr(target, "__module__", ""), typing))
+    hints: dict[str, Any] = {}
+    for key, annotation in getattr(target, "__annotations__", {}).items():
+        with contextlib.suppress(Exception):
+            holder = type("Holder", (), {"__annotations__": {key: annotation}})
+            hints |= typing.get_type_hints(holder, globalns=names)
+    return hints
 
 
 def _typed(value: Any, hint: Any) -> Any:
@@ -97,10 +117,17 @@ def _typed(value: Any, hint: Any) -> Any:
     for member in members:
         if isinstance(value, list) and typing.get_origin(member) is tuple:
             return tuple(value)
+        if isinstance(value, str) and member is Path and str not in members:
+            return Path(value)
         if isinstance(value, dict) and dataclasses.is_dataclass(member) and isinstance(member, type):
             inner = _hints(member)
             return member(**{key: _typed(item, inner.get(key)) for key, item in value.items()})
     return value
+
+
+def _is_mapping(hint: Any) -> bool:
+    """Whether a parameter wants a mapping as such: then a `name` in it names no component."""
+    return (typing.get_origin(hint) or hint) in (dict, Mapping)
 
 
 def _is_union(hint: Any) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,16 +25,29 @@ from rootflow.errors import CheckpointError
 from rootflow.files import replace_when_done, write_json
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def save_weights(path: Path, weights: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     """Write ``weights`` to ``path`` (.safetensors) and ``about`` to the JSON beside it, atomically.
 
-    Tensors that share storage are written out each, so that every key of the model is in the file.
+    Only tensors go in. Those that share storage are written out each, so that every key of the model
+    is in the file.
+
+    Raises:
+        CheckpointError: the disk is full, say; what was there before is untouched.
     """
-    plain = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
+    tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replace_when_done(path) as scratch:
-        save_file(plain, scratch, metadata={"format": "pt"})
-    write_json(path.with_suffix(".json"), {key: _json_number(value) for key, value in about.items()})
+    try:
+        with replace_when_done(path) as scratch:
+            save_file(plain, scratch, metadata={"format": "pt"})
+        write_json(path.with_suffix(".json"), {key: _json_number(value) for key, value in about.items()})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} can't be written: {error}") from error
+
+
+def _on_host(value: Any) -> Any:
+    """Copy a tensor; what a module keeps beside its tensors (`get_extra_state`) stays as it is."""
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
 
 
 def _json_number(value: Any) -> Any:
@@ -53,11 +66,12 @@ def load_weights(model: nn.Module, path: Path) -> None:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} can't be read: {error}") from error
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    state = model.state_dict()
+    own = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
     theirs = {name: tuple(value.shape) for name, value in weights.items()}
     if own != theirs:
         raise CheckpointError(f"{path} does not fit this model: {_first_difference(own, theirs)}")
-    model.load_state_dict(weights)
+    model.load_state_dict(weights, strict=len(own) == len(state))
 
 
 def _first_difference(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
@@ -74,7 +88,8 @@ class WeightKeeper:
     Used in a `with` block, everything is on disk when the block ends, however it ends.
 
     A write waits until ``every_s`` seconds after the one before, so that short epochs don't spend
-    their time on it; `flush` writes what is waiting. A kill costs at most those seconds.
+    their time on it; `flush` writes what is waiting. A kill costs the evaluations of
+    those seconds, and the epoch that it falls into.
 
     Args:
         folder: where the files go; made by the first write.
@@ -84,7 +99,7 @@ class WeightKeeper:
     def __init__(self, folder: Path, *, every_s: float = 30.0) -> None:
         self.folder = folder
         self.every_s = every_s
-        self._waiting: dict[str, tuple[dict[str, Tensor], Mapping[str, Any]]] = {}
+        self._waiting: dict[str, tuple[dict[str, Any], Mapping[str, Any]]] = {}
         self._written_at = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -95,10 +110,10 @@ class WeightKeeper:
     ) -> None:
         self.flush()
 
-    def keep(self, name: str, model: nn.Module, about: Mapping[str, Any]) -> None:
-        """Take a copy of the model's weights, to be written as `<name>.safetensors`."""
-        weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
-        self._waiting[name] = (weights, about)
+    def keep(self, names: Sequence[str], model: nn.Module, about: Mapping[str, Any]) -> None:
+        """Take a copy of the model's weights to the host, to be written as each `<name>.safetensors`."""
+        weights = {key: _on_host(value) for key, value in model.state_dict().items()}
+        self._waiting |= dict.fromkeys(names, (weights, about))
         if time.monotonic() - self._written_at >= self.every_s:
             self.flush()
 

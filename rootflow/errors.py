@@ -25,7 +25,7 @@ class RootflowError(Exception):
 
 
 class ConfigError(RootflowError):
-    """The experiment cannot be run as it is written; nothing was started."""
+    """The experiment cannot be run as it is written; no update was made."""
 
     exit_code = 2
 

@@ -6,8 +6,9 @@ every `auto` becomes a value, the training runs, and the best weights are tested
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,15 @@ from rootflow.assemble import assemble, check_components, data_record, load_data
 from rootflow.build import build
 from rootflow.checkpoint import WeightKeeper
 from rootflow.config.schema import Config
-from rootflow.data.facts import describe
 from rootflow.discover.pins import Pins
 from rootflow.tracking.console import Console
 from rootflow.tracking.process_clock import process_age_s
+from rootflow.tracking.provenance import collect_provenance
+from rootflow.tracking.redaction import redact_values
 from rootflow.tracking.run_folder import RunFolder
 from rootflow.tracking.settings import WandbSettings
 from rootflow.tracking.wandb_mirror import WandbMirror
+from rootflow.train.precision import gpu_names
 from rootflow.train.recorder import Recorder
 from rootflow.train.seeding import seed_everything
 from rootflow.train.trainer import FitResult
@@ -52,8 +55,7 @@ def run(config: Config, *, overrides: Sequence[str] = (), sweep: Path | None = N
     """
     started_s = process_age_s() if sweep else 0.0
     check_components(config)
-    splits = load_data(config)
-    facts = describe(splits)
+    splits, facts = load_data(config)
     tracking = build("tracking", config.tracking)
     nested = config.to_dict()
     parent = sweep or Path(tracking.root) / "manual"
@@ -62,8 +64,9 @@ def run(config: Config, *, overrides: Sequence[str] = (), sweep: Path | None = N
             parent,
             config.name or run_slug(config),
             config=nested,
-            config_yaml=yaml.safe_dump(nested, sort_keys=False),
+            config_yaml=yaml.safe_dump(redact_values(nested), sort_keys=False),
             overrides=overrides,
+            provenance=collect_provenance(gpu_names=gpu_names()),
         ) as folder,
         Console.open() as console,
         open_mirror(tracking.wandb, folder, console, group=sweep) as mirror,
@@ -81,12 +84,23 @@ def run(config: Config, *, overrides: Sequence[str] = (), sweep: Path | None = N
             started_s=started_s,
         )
 
-        fit = training.fit(keeper, recorder)
-        if fit.best:
-            keeper.load("best", training.model)
-        test = training.test_metrics()
+        with contextlib.closing(training), saying_where(folder, console):
+            fit = training.fit(keeper, recorder)
+            if fit.best:
+                keeper.load("best", training.model)
+            test = training.test_metrics()
         recorder.end(fit, test)
     return RunResult(folder.path, fit, test)
+
+
+@contextlib.contextmanager
+def saying_where(folder: RunFolder, console: Console) -> Iterator[None]:
+    """Name the run folder when something ends the block early: it has the log, and weights."""
+    try:
+        yield
+    except BaseException:
+        console.line(f"ended early; what there is: {folder.path}")
+        raise
 
 
 def open_mirror(
@@ -95,7 +109,8 @@ def open_mirror(
     """Start the mirror of a run; the runs of a sweep are a group on W&B unless the settings name one."""
     if group is not None and settings.group is None:
         settings = dataclasses.replace(settings, group=group.name)
-    config, name = folder.summary["config"], folder.path.name
+    config, slug = folder.summary["config"], folder.summary["name"]
+    name = slug if config.get("name") else folder.path.name
     return WandbMirror.open(settings, folder.path, name=name, config=config, say=console.line)
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -31,16 +30,18 @@ GROUPS = ("model", "dataset", "task", "optimizer", "scheduler", "trainer", "load
 _LIBRARIES = {"optimizer": "torch.optim", "scheduler": "torch.optim.lr_scheduler"}
 _LIBRARY_BASES = {"Optimizer", "LRScheduler"}
 _BUILT_IN = ("models", "data", "tasks", "optim", "train", "discover", "tracking")
-_PROJECT_FOLDERS = (
-    "models",
-    "datasets",
-    "tasks",
-    "losses",
-    "diagnostics",
-    "optimizers",
-    "schedulers",
-    "trainers",
-)
+_PROJECT_FOLDERS = {
+    "models": "model",
+    "datasets": "dataset",
+    "tasks": "task",
+    "losses": "loss",
+    "diagnostics": "diagnostic",
+    "optimizers": "optimizer",
+    "schedulers": "scheduler",
+    "trainers": "trainer",
+}
+"""Folders of a project whose files may register components, and the group that each stands for."""
+_REGISTRABLE = tuple(dict.fromkeys([*GROUPS, *_PROJECT_FOLDERS.values()]))
 _PROJECT_PACKAGE = "rootflow_project"
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -83,7 +84,7 @@ def register(group: T | str | None = None, name: str | None = None) -> T | Calla
     takes the group from the folder and the name from the class, in lower case.
 
     Args:
-        group: one of `GROUPS`; None for the group of the folder that the file lies in.
+        group: one of `GROUPS`, `loss` or `diagnostic`; None for the group of the folder of the file.
         name: what `name:` says in YAML; None for the object's own name in lower case.
 
     Raises:
@@ -96,19 +97,16 @@ def register(group: T | str | None = None, name: str | None = None) -> T | Calla
 
 def _add(obj: T, group: str | None, name: str | None) -> T:
     module, qualname = obj.__module__, obj.__qualname__
-    group = group or _group_of_folder(module.split(".")[-2] if "." in module else "")
-    if group not in GROUPS:
+    folder = module.split(".")[-2] if "." in module else ""
+    group = group or _PROJECT_FOLDERS.get(folder)
+    if group not in _REGISTRABLE:
         raise ConfigError(
             f"{module}.{qualname} registers in group {group!r}, which does not exist."
-            f"{did_you_mean(str(group), GROUPS)} Groups: {', '.join(GROUPS)}."
+            f"{did_you_mean(str(group), _REGISTRABLE)} Groups: {', '.join(_REGISTRABLE)}."
         )
     name = name or qualname.lower()
     _registered[group, name] = Component(group, name, module, qualname, not module.startswith("rootflow."))
     return obj
-
-
-def _group_of_folder(folder: str) -> str:
-    return folder[:-1] if folder.endswith("s") else folder
 
 
 def open_project(root: Path) -> None:
@@ -162,7 +160,7 @@ def import_object(path: str, asked_by: str) -> Callable[..., Any]:
     try:
         value = getattr(importlib.import_module(module), name)
     except Exception as error:
-        place = _place_of(error)
+        place = place_of(error)
         raise ConfigError(
             f"{asked_by}: importing {path} failed: {type(error).__name__}: {error}{place}"
         ) from error
@@ -171,21 +169,7 @@ def import_object(path: str, asked_by: str) -> Callable[..., Any]:
     return value  # type: ignore[no-any-return]
 
 
-def signature_of(obj: Callable[..., Any]) -> Signature | None:
-    """Return the signature of an imported class or function, from its source."""
-    return signatures.read_signature(obj.__module__, obj.__qualname__)
-
-
-def takes(obj: Callable[..., Any], parameter: str) -> bool:
-    """Whether calling ``obj`` accepts a keyword argument of that name."""
-    try:
-        found = inspect.signature(obj).parameters
-    except (TypeError, ValueError):
-        return False
-    return parameter in found or any(p.kind is p.VAR_KEYWORD for p in found.values())
-
-
-def _place_of(error: BaseException) -> str:
+def place_of(error: BaseException) -> str:
     """Return ` (file:line)` of the innermost frame in a user's file."""
     trace, place = error.__traceback__, ""
     while trace is not None:
@@ -213,11 +197,11 @@ def _built_in_components() -> tuple[Component, ...]:
 def _project_components() -> Iterator[Component]:
     package = sys.modules.get(_PROJECT_PACKAGE)
     for root in map(Path, getattr(package, "__path__", ())):
-        for folder in _PROJECT_FOLDERS:
+        for folder, group_of_folder in _PROJECT_FOLDERS.items():
             for path in sorted((root / folder).glob("*.py")):
                 for group, name, qualname in signatures.registrations(path):
                     module = f"{_PROJECT_PACKAGE}.{folder}.{path.stem}"
-                    yield Component(group or _group_of_folder(folder), name, module, qualname, is_users=True)
+                    yield Component(group or group_of_folder, name, module, qualname, is_users=True)
 
 
 def _library_components(group: str) -> Iterator[Component]:

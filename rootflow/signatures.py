@@ -71,7 +71,7 @@ def read_signature(module: str, qualname: str) -> Signature | None:
         return None
     source, node = found
     taken = _parameters(source, node)
-    doc = ast.get_docstring(node) or ""
+    doc = ast.get_docstring(node) or source.docs.get(node.name, "")
     return Signature(
         qualname=node.name,
         module=source.module,
@@ -132,7 +132,7 @@ def _parameters(source: Source, node: ast.ClassDef | ast.FunctionDef) -> tuple[l
         return _of_function(source, node, ast.get_docstring(node) or "")
     if _is_dataclass(node):
         return _of_dataclass(source, node)
-    docs = ast.get_docstring(node) or ""
+    docs = ast.get_docstring(node) or source.docs.get(node.name, "")
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
             taken, more = _of_function(source, item, docs + "\n" + (ast.get_docstring(item) or ""))
@@ -195,7 +195,12 @@ def _parameter(
         fields = tuple(_overridden(source, fields, _constructor_keywords(default)))
         value = {p.name: p.default for p in fields}
     resolved = _AliasResolver(source).visit(copy.deepcopy(annotation)) if annotation else None
-    return Parameter(name, resolved, value, " ".join(doc.split()), fields)
+    return Parameter(name, resolved, value, _first_sentence(doc), fields)
+
+
+def _first_sentence(doc: str) -> str:
+    """Return a comment's first sentence, without the default that some repeat."""
+    return re.split(r" \(default|\.(?= [A-Z]|$)", " ".join(doc.split()))[0]
 
 
 def _constructor_keywords(call: ast.Call) -> dict[str, ast.expr]:

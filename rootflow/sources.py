@@ -25,6 +25,8 @@ class Source:
     definitions: dict[str, Definition] = field(default_factory=dict)
     imports: dict[str, tuple[str, str]] = field(default_factory=dict)
     aliases: dict[str, ast.expr] = field(default_factory=dict)
+    docs: dict[str, str] = field(default_factory=dict)
+    """Docstrings that are assigned, as torch's optimizers have them: `AdamW.__doc__ = ...`."""
 
 
 def find_source(module: str) -> Path | None:
@@ -89,11 +91,22 @@ def _parse(module: str, path: Path, _mtime_ns: int) -> Source:
         elif isinstance(node, ast.ImportFrom):
             origin = _absolute(node, package)
             source.imports |= {a.asname or a.name: (origin, a.name) for a in node.names}
+        elif isinstance(node, ast.Assign) and _assigns_docs(node.targets[0]):
+            constants = (part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant))
+            source.docs[ast.unparse(node.targets[0]).partition(".")[0]] = "\n".join(
+                text for text in constants if isinstance(text, str)
+            )
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             source.aliases[node.targets[0].id] = node.value
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
             source.aliases[node.target.id] = node.value
     return source
+
+
+def _assigns_docs(target: ast.expr) -> bool:
+    return (
+        isinstance(target, ast.Attribute) and target.attr == "__doc__" and isinstance(target.value, ast.Name)
+    )
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:

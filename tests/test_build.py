@@ -8,7 +8,8 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -25,6 +26,20 @@ class Inner:
     sizes: tuple[int, ...] = ()
 
 
+if TYPE_CHECKING:
+    from nowhere import Unresolvable
+
+
+class Partly:
+    def __init__(self, odd: Unresolvable, inner: Inner, folder: Path) -> None:
+        self.odd, self.inner, self.folder = odd, inner, folder
+
+
+class Meta:
+    def __init__(self, meta: dict[str, Any]) -> None:
+        self.meta = meta
+
+
 class Outer:
     def __init__(self, inner: Inner | None, pair: tuple[float, float] = (0.0, 1.0), more: Any = None) -> None:
         self.inner, self.pair, self.more = inner, pair, more
@@ -35,7 +50,8 @@ class Outer:
 @pytest.fixture(autouse=True)
 def _importable() -> Iterator[None]:
     module = types.ModuleType("components_of_this_test")
-    module.Inner, module.Outer = Inner, Outer  # type: ignore[attr-defined]
+    for component in (Inner, Outer, Partly, Meta):
+        setattr(module, component.__name__, component)
     sys.modules[module.__name__] = module
     yield
     del sys.modules[module.__name__]
@@ -82,10 +98,6 @@ def test_a_function_may_be_an_argument() -> None:
     assert built.more(2, 3) == math.pow(2, 3)
 
 
-def test_what_the_run_knows_is_passed_only_to_those_who_take_it() -> None:
-    assert build("model", {"_target_": TARGET, "inner": None}, more=3, unheard_of=4).more == 3
-
-
 def test_a_component_that_refuses_its_arguments_is_named() -> None:
     with pytest.raises(ConfigError, match=r"model can't be built: .*Outer: the pair is the wrong way round"):
         build("model", {"_target_": TARGET, "inner": None, "pair": [2, 1]})
@@ -97,3 +109,15 @@ def test_the_node_is_left_as_it_was() -> None:
     node = {"_target_": TARGET, "inner": {"sizes": [1]}, "pair": [0.0, 1.0]}
     arguments("model", node)
     assert node == {"_target_": TARGET, "inner": {"sizes": [1]}, "pair": [0.0, 1.0]}
+
+
+def test_an_annotation_that_can_not_be_resolved_costs_the_others_nothing() -> None:
+    node = {"_target_": "components_of_this_test.Partly", "odd": 1, "inner": {"sizes": [1]}, "folder": "a"}
+    built = build("model", node)
+    assert built.inner == Inner((1,))
+    assert built.folder / "b" == Path("a/b")
+
+
+def test_a_mapping_with_a_name_is_a_mapping_where_one_is_asked_for() -> None:
+    built = build("model", {"_target_": "components_of_this_test.Meta", "meta": {"name": "foo"}})
+    assert built.meta == {"name": "foo"}

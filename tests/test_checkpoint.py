@@ -71,7 +71,7 @@ def test_a_damaged_file_is_an_error_of_ours(tmp_path: Path, damage: str) -> None
 def test_what_waits_is_written_by_flush_and_read_before_it(tmp_path: Path) -> None:
     keeper = WeightKeeper(tmp_path / "checkpoints", every_s=1000)
     model = nn.Linear(3, 3)
-    keeper.keep("best", model, {"step": 1})
+    keeper.keep(("best",), model, {"step": 1})
     kept = model.weight.detach().clone()
     with torch.no_grad():
         model.weight.zero_()

@@ -87,3 +87,13 @@ def test_registering_returns_the_object_itself(monkeypatch: pytest.MonkeyPatch) 
 def test_a_group_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"group 'modle'.*Did you mean 'model'"):
         register("modle", "x")(print)
+
+
+def test_a_loss_and_a_diagnostic_may_be_registered_from_their_folders(project: Path) -> None:
+    for folder in ("losses", "diagnostics"):
+        (project / folder).mkdir()
+        (project / folder / "mine.py").write_text(
+            "from rootflow import register\n@register\ndef mine(): return 7\n"
+        )
+    assert find_component("loss", "mine").load()() == 7
+    assert find_component("diagnostic", "mine").load()() == 7

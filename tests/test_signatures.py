@@ -107,8 +107,8 @@ def test_comments_come_from_the_args_section(project: Path) -> None:
     )
     assert found.doc == "A net."
     assert [p.doc for p in found.parameters] == [
-        "channels of the first stage, doubled in each next.",
-        "layers.",
+        "channels of the first stage, doubled in each next",
+        "layers",
     ]
 
 

@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 
 import rootflow
@@ -63,20 +64,31 @@ def _run_verb(verb: str, rest: list[str]) -> int:
         return 0
     if verb not in VERBS:
         raise ConfigError(f"there is no verb {verb!r}.{did_you_mean(verb, VERBS)} Verbs: {', '.join(VERBS)}.")
-    with _sigterm_as_exit():
+    with _stopping_once():
         code: int = importlib.import_module(f"rootflow.cli.{verb}").run(rest)
         return code
 
 
 @contextlib.contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM end the process by SystemExit(143), so that runs record how they ended."""
+def _stopping_once() -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM end the verb by an exception, so that a run records how it ended.
 
-    def leave(_signum: int, _frame: object) -> None:
-        raise SystemExit(143)
+    A second one at once is the same one, delivered twice (`timeout` and terminals do that), and must not
+    stop the weights from being written; one that comes later is meant, and ends the process.
+    """
+    first_s: list[float] = []
 
-    before = signal.signal(signal.SIGTERM, leave)
+    def stop(number: int, _frame: object) -> None:
+        if not first_s:
+            first_s.append(time.monotonic())
+            os.write(2, b"stopping; once more in a second or later leaves at once\n")
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(143)
+        if time.monotonic() - first_s[0] > 1:
+            os._exit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -12,7 +12,7 @@ Shows the config that `rootflow train` with these would run, each key with what 
 
 
 def run(argv: list[str]) -> int:
-    """Print the checked config as YAML; feed it back with `--config-dir` or edit it."""
+    """Print the checked config as YAML."""
     made = parser("rootflow config")
     args = made.parse_intermixed_args(argv)
     if args.help:

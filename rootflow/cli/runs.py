@@ -137,7 +137,7 @@ def _show(arguments: argparse.Namespace) -> str:
 
 def _status_line(record: RunRecord) -> str:
     error: Mapping[str, Any] = record.summary.get("error") or {}
-    reason = record.summary.get("stop_reason") or ": ".join(str(part) for part in error.values())
+    reason = ": ".join(str(part) for part in error.values()) or record.summary.get("stop_reason")
     return f"{record.status}, {reason}" if reason else record.status
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootflow.errors import RootflowError
 
@@ -92,6 +93,7 @@ def _show(composer: Composer, flags: argparse.ArgumentParser, args: argparse.Nam
 class Outcome:
     """How a job ended. Returned, not raised: one failed job must not end a sweep."""
 
+    overrides: list[str]
     folder: str | None = None
     error: BaseException | None = None
 
@@ -102,13 +104,14 @@ def job(cfg: DictConfig) -> Outcome:
     from rootflow.registry import open_project
 
     open_project(Path.cwd())
+    overrides: list[str] = []
     try:
         config, overrides, sweep = check_job(cfg)
         from rootflow.experiment import run as run_experiment  # torch is imported here at the earliest
 
-        return Outcome(str(run_experiment(config, overrides=overrides, sweep=sweep).folder))
+        return Outcome(overrides, str(run_experiment(config, overrides=overrides, sweep=sweep).folder))
     except Exception as error:  # noqa: BLE001  # judged by the caller, who knows what else is running
-        return Outcome(error=error)
+        return Outcome(overrides, error=error)
 
 
 def _train_one(composer: Composer, overrides: list[str]) -> int:
@@ -123,17 +126,23 @@ def _train_many(composer: Composer, overrides: list[str]) -> int:
     configs = composer.check_jobs(overrides)
     from rootflow.tracking.run_folder import create_run_folder
 
-    folder = create_run_folder(Path(configs[0].tracking["root"]) / "sweeps", "sweep")
-    print(f"{len(configs)} runs in {folder}", flush=True)
-    outcomes: list[Outcome] = composer.multirun(job, overrides, folder)
+    folder = create_run_folder(Path(configs[0].tracking.get("root", "runs")) / "sweeps", "sweep")
+    print(f"runs go to {folder}", flush=True)
+    try:
+        outcomes: list[Outcome] = composer.multirun(job, overrides, folder)
+    finally:
+        # Hydra's own record of the sweep: the overrides as typed, secrets included
+        (folder / "multirun.yaml").unlink(missing_ok=True)
     failed = [o for o in outcomes if o.error is not None]
     for outcome in failed:
-        _print_failure(outcome.error)
+        _print_failure(outcome)
     print(f"{len(outcomes) - len(failed)} of {len(outcomes)} runs finished")
     print(f"sweep: {folder}", flush=True)
     return 1 if failed else 0
 
 
-def _print_failure(error: Any) -> None:
-    kind = "" if isinstance(error, RootflowError) else f"{type(error).__name__}: "
-    print(f"error: {kind}{error}", file=sys.stderr)
+def _print_failure(outcome: Outcome) -> None:
+    """Say which job failed and why; a bug keeps its traceback."""
+    if not isinstance(outcome.error, RootflowError):
+        traceback.print_exception(outcome.error)
+    print(f"error: {' '.join(outcome.overrides)}: {outcome.error}", file=sys.stderr)

@@ -57,6 +57,8 @@ class _Check:
                 )
         values = {group: self.group(group, given.get(group)) for group in GROUPS}
         seed, name = given.get("seed", 0), given.get("name")
+        if isinstance(seed, str) and seed.isdecimal():
+            seed = int(seed)  # ${oc.env:...} gives text
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
             self.add(f"seed is {seed!r}{self.at('seed')}; it must be a whole number from 0 to 2**63 - 1.")
         if isinstance(name, Mapping | list):

@@ -45,6 +45,10 @@ _OURS = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logg
 """The run folder, its config file and its log are rootflow's own."""
 
 
+_NOT_YOURS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.chdir")
+_NOTHING = object()
+
+
 class Composer:
     """Hydra with rootflow's search path; open it by `open_composer`."""
 
@@ -107,7 +111,11 @@ class Composer:
         check(cfg, self.origins(cfg, overrides))
         with open_dict(cfg):
             cfg.pop("hydra")
-        part = OmegaConf.select(cfg, package) if package else cfg
+        part = OmegaConf.select(cfg, package, default=_NOTHING) if package else cfg
+        if part is _NOTHING:
+            raise ConfigError(
+                f"--package {package}: the config has no such part.{did_you_mean(str(package), cfg)}"
+            )
         if not OmegaConf.is_config(part):
             return f"{part}\n"
         return OmegaConf.to_yaml(part, resolve=resolve)
@@ -139,6 +147,11 @@ class Composer:
 
         Hydra would stop at the first, without saying where the right ones are.
         """
+        for override in overrides:
+            key = override.partition("=")[0].lstrip("+~")
+            if key in _NOT_YOURS:
+                told = "can't be set: rootflow makes run folders itself. Set tracking.root."
+                raise ConfigError(f"{key} ({COMMAND_LINE}) {told}")
         return [_forced(o, self._groups) for o in overrides]
 
 
@@ -204,6 +217,10 @@ def _as_config_errors(composer: Composer) -> Iterator[None]:
         raise ConfigError(_one_line(error)) from error
     except HydraException as error:
         raise ConfigError(_one_line(error)) from error
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        raise ConfigError(f"{_one_line(error)}: write the option in quotes, e.g. model='\"1\"'.") from error
     except RecursionError as error:
         raise ConfigError("an override or a config file is nested too deeply to be read.") from error
 
@@ -217,7 +234,8 @@ def _explain(error: HydraException, extra: Path | None) -> str:
             return f"{group} has no option {option!r}.{did_you_mean(option, options)} Options: {listed}."
         return f"there is no config {error.missing_cfg_file!r} in {_searched(extra)}."
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r} ({COMMAND_LINE}) can't be read: {_one_line(error)}"
+        given = str(error.override).removeprefix("++")
+        return f"{given!r} ({COMMAND_LINE}) can't be read: {_one_line(error)}"
     cause = error.__cause__
     return _one_line(error) + (f" {_one_line(cause)}" if cause else "")
 
@@ -230,4 +248,4 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"{display_path(Path(mark.name))}:{mark.line + 1}: {error.problem}."
-    return " ".join(str(error).split())
+    return " ".join(str(error).replace("++", "").split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from rootflow.config.folders import shipped_folder
 from rootflow.errors import ConfigError
-from rootflow.registry import GROUPS, find_component
+from rootflow.registry import GROUPS, components, find_component
 from rootflow.signatures import COMPUTED, REQUIRED, Parameter, Signature, read_signature
 
 MISSING = "???"
@@ -32,6 +33,13 @@ AUTO_KEYS = {
 
 CHOSEN_BY_DATA = ("task",)
 """Groups whose component itself may be `auto`; it then has no keys of its own."""
+
+_LIMITS = {
+    "lr": "Annotated[float, Gt(0)]",
+    "weight_decay": "Annotated[float, Ge(0)]",
+    "momentum": "Annotated[float, Ge(0)]",
+}
+"""Ranges that optimizers have and their signatures don't say."""
 
 _GIVEN_AT_RUN_TIME = {"optimizer": 1, "scheduler": 1}
 """How many leading parameters (the parameters, the optimizer) rootflow passes, not the config."""
@@ -99,7 +107,7 @@ def schema_of(group: str, node: Mapping[str, Any]) -> Schema | None:
         path=signature.path,
         line=signature.line,
         doc=signature.doc,
-        parameters=tuple(_with_auto(group, p) for p in own),
+        parameters=tuple(_completed(group, p) for p in own),
         accepts_more=signature.accepts_more,
     )
 
@@ -107,6 +115,11 @@ def schema_of(group: str, node: Mapping[str, Any]) -> Schema | None:
 def defaults_of(schema: Schema) -> dict[str, Any]:
     """Return every key with its default; what must be given, or is computed, is `???`."""
     return {p.name: _default_of(p) for p in schema.parameters}
+
+
+def bare_components(group: str) -> list[str]:
+    """Return the names that a project registered in a group without writing a YAML for them."""
+    return [name for name, found in components(group).items() if found.is_users] if group in GROUPS else []
 
 
 def is_auto_key(group: str, key: str) -> bool:
@@ -127,7 +140,10 @@ def _signature_of(group: str, node: Mapping[str, Any]) -> Signature | None:
         return None  # reported by the check, with the place where the name was given
 
 
-def _with_auto(group: str, parameter: Parameter) -> Parameter:
+def _completed(group: str, parameter: Parameter) -> Parameter:
+    if group == "optimizer" and parameter.name in _LIMITS:
+        limits = ast.parse(_LIMITS[parameter.name], mode="eval").body
+        parameter = dataclasses.replace(parameter, annotation=limits)
     if parameter.default is REQUIRED and is_auto_key(group, parameter.name):
         return dataclasses.replace(parameter, default="auto")
     return parameter

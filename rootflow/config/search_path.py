@@ -22,11 +22,15 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from rootflow.config.folders import config_folders
-from rootflow.config.schema import defaults_of, schema_of
+from rootflow.config.schema import bare_components, defaults_of, schema_of
 
 
 class ComponentSource(FileConfigSource):
-    """A folder of config groups whose options name components."""
+    """A folder of config groups whose options name components.
+
+    The shipped folder also serves a project's registered components that no file names: `model=mynet`
+    needs a YAML only to say something about it.
+    """
 
     @staticmethod
     def scheme() -> str:
@@ -35,11 +39,34 @@ class ComponentSource(FileConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Load a YAML; put the defaults of the component that it names under what it says."""
-        result = super().load_config(config_path)
         group = Path(config_path).parent.as_posix()
+        if super().is_config(config_path):
+            result = super().load_config(config_path)
+        else:
+            config = OmegaConf.create({"name": Path(config_path).stem})
+            result = ConfigResult(
+                provider=self.provider,
+                path=f"{self.scheme()}://{self.path}",
+                config=config,
+                header={"package": None},
+            )
         if isinstance(result.config, DictConfig):
             result.config = _with_defaults(group, result.config)
         return result
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether there is a YAML, or a registered component without one."""
+        path = Path(config_path)
+        return super().is_config(config_path) or path.stem in self._bare(path.parent.as_posix())
+
+    def _bare(self, group: str) -> list[str]:
+        return bare_components(group) if self.provider == "rootflow" else []
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        """List YAML files and registered components without one."""
+        found = super().list(config_path, results_filter) if super().is_group(config_path) else []
+        bare = self._bare(config_path) if results_filter in (None, ObjectType.CONFIG) else []
+        return sorted({*found, *bare})
 
 
 def _with_defaults(group: str, config: DictConfig) -> DictConfig:

@@ -8,18 +8,24 @@ from typing import Any
 import yaml
 
 from rootflow.config.folders import option_files
-from rootflow.config.schema import Config, Schema, defaults_of, schema_of
+from rootflow.config.schema import Config, Schema, bare_components, defaults_of, schema_of
 from rootflow.errors import ConfigError, did_you_mean
 from rootflow.registry import GROUPS
-from rootflow.signatures import Parameter
+from rootflow.signatures import Parameter, read_signature
 
 
 def options_of(group: str, extra: Path | None = None) -> list[dict[str, Any]]:
     """Return every option of a group: its name, whose it is, and what it is in one line."""
-    return [
+    files = option_files(group, extra)
+    rows = [
         {"option": name, "from": owner, "about": _first_comment(path)}
-        for name, (owner, path) in option_files(group, extra).items()
+        for name, (owner, path) in files.items()
     ]
+    for name in bare_components(group):
+        schema = schema_of(group, {"name": name}) if name not in files else None
+        if schema is not None:
+            rows.append({"option": name, "from": "project", "about": schema.doc})
+    return sorted(rows, key=lambda row: str(row["option"]))
 
 
 def keys_of(group: str, option: str, extra: Path | None = None) -> list[dict[str, Any]]:
@@ -46,6 +52,8 @@ def read_option(group: str, option: str, extra: Path | None = None) -> dict[str,
         ConfigError: there is no such option.
     """
     files = option_files(group, extra)
+    if option not in files and option in bare_components(group):
+        return {"name": option}
     if option not in files:
         options = ", ".join(files)
         raise ConfigError(
@@ -62,9 +70,11 @@ def read_option(group: str, option: str, extra: Path | None = None) -> dict[str,
 def commented_yaml(config: Config) -> str:
     """Return a config as YAML, every key with its meaning as a comment."""
     lines: list[str] = []
+    own = read_signature(Config.__module__, Config.__qualname__)
+    docs = {p.name: p.doc for p in own.parameters} if own else {}
     for group, node in config.to_dict().items():
         if not isinstance(node, dict):
-            lines.append(_entry(group, node))
+            lines.append(f"{_entry(group, node)}  # {docs[group]}")
             continue
         schema = schema_of(group, node)
         about = ": ".join(filter(None, (schema.title, schema.doc))) if schema else ""

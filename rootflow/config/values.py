@@ -8,6 +8,7 @@ given as a nested component, a mapping with `name` or `_target_`.
 from __future__ import annotations
 
 import ast
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -101,6 +102,8 @@ def _fit_union(value: Any, members: list[ast.expr]) -> Any:
 
 
 def _fit_plain(value: Any, name: str) -> Any:
+    if name in ("int", "float") and isinstance(value, str):
+        value = _number_in(value)  # ${oc.env:...} gives text, whatever it holds
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if name in ("Any", "object"):
         return value
@@ -121,6 +124,15 @@ def _fit_plain(value: Any, name: str) -> Any:
     if name not in _PLAIN and isinstance(value, Mapping | list):
         return value
     raise _NoFitError
+
+
+def _number_in(text: str) -> Any:
+    try:
+        return int(text)
+    except ValueError:
+        with contextlib.suppress(ValueError):
+            return float(text)
+    return text
 
 
 def _fit_literal(value: Any, choices: list[Any]) -> Any:

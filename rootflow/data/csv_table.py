@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
+from rootflow.data.facts import CONSTANT_BELOW
 from rootflow.data.splits import Split, Splits, split_dataset
 from rootflow.errors import DataError, did_you_mean
 from rootflow.registry import register
@@ -153,7 +154,7 @@ def _encode_column(
         values = _read_numbers(data, name)
         known = values[train_rows][~np.isnan(values[train_rows])]
         mean, std = (float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0)
-        std = std or 1.0
+        std = std if std > CONSTANT_BELOW * abs(mean) else 1.0  # what rounding leaves is no variation
         scaled = np.nan_to_num((values - mean) / std)  # a missing number becomes 0, the mean
         return scaled[:, None].astype(np.float32), {"mean": mean, "std": std}
     levels = sorted({cells[row] for row in train_rows if not _is_missing(cells[row])})

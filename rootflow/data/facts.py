@@ -50,6 +50,8 @@ class DataFacts:
     """Of the training inputs, with uint8 as 0..1: each channel, each feature, or one for all."""
     std: tuple[float, ...] | None
     """Likewise; 1 where an input is constant, so that it can be divided by."""
+    num_targets: int | None
+    """Numbers to predict for each sample; None for classes."""
     target_mean: float | None
     target_std: float | None
     num_train: int
@@ -86,6 +88,7 @@ def describe(splits: Splits) -> DataFacts:
         target=kind,
         mean=moments.mean if moments else None,
         std=moments.std if moments else None,
+        num_targets=as_tensor(_first(target), "the target of sample 0").numel() if kind == "number" else None,
         target_mean=target_moments.mean[0] if target_moments else None,
         target_std=target_moments.std[0] if target_moments else None,
         num_train=num_samples(train),
@@ -121,6 +124,10 @@ def _count_classes(splits: Splits) -> int:
     return known
 
 
+CONSTANT_BELOW = 1e-9
+"""A standard deviation below this share of the mean is what rounding leaves of a constant."""
+
+
 class Moments:
     """Mean and standard deviation of each channel, gathered batch by batch in float64.
 
@@ -150,9 +157,9 @@ class Moments:
 
     @property
     def std(self) -> tuple[float, ...]:
-        """The standard deviation of each channel, of the population; 1 where it is 0."""
+        """The standard deviation of each channel, of the population; 1 where it is 0 but for rounding."""
         std = (self._sum_of_squares / self.count).sqrt()
-        return tuple(std.where(std > 0, 1.0).tolist())
+        return tuple(std.where(std > CONSTANT_BELOW * self._mean.abs(), 1.0).tolist())
 
 
 def _channel_moments(batch: Tensor) -> tuple[int, Tensor, Tensor]:

@@ -181,6 +181,8 @@ def _part(whole: Dataset[Any], indices: Tensor) -> Dataset[Any]:
 
 
 def _count_classes(classes: Tensor | None) -> int | None:
+    if classes is not None and int(classes.min()) < 0:
+        raise DataError(f"the smallest class is {int(classes.min())}. Number the classes from 0.")
     return None if classes is None else int(classes.max()) + 1
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rootflow.data.loaders import count_usable_cores
 from rootflow.discover.found import Found
+from rootflow.train.loop import evaluating
 
 _WORTH_SHARING = 1e8
 """Operations of an update from which threads pay: some 2 ms of one core."""
@@ -50,14 +51,11 @@ def count_operations(model: nn.Module, inputs: Tensor) -> float:
         if isinstance(weight, Tensor) and weight.ndim >= 2 and isinstance(outputs, Tensor):
             total += 2 * outputs.numel() * weight[0].numel()
 
-    modes = {module: module.training for module in model.modules()}
-    hooks = [module.register_forward_hook(count) for module in modes]
+    hooks = [module.register_forward_hook(count) for module in model.modules()]
     try:
-        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-            model.eval()(inputs)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(model):
+            model(inputs)
     finally:
         for hook in hooks:
             hook.remove()
-        for module, was_training in modes.items():
-            module.training = was_training
     return total

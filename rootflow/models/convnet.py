@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from rootflow.errors import RunError
 from rootflow.limits import Fraction, PositiveInt
 from rootflow.registry import register
 
@@ -46,6 +47,11 @@ class ConvNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (batch, num_classes)."""
+        if min(images.shape[-2:]) < 2 ** len(self.blocks):
+            raise RunError(
+                f"model.depth is {len(self.blocks)}, and each convolution halves the image; images of "
+                f"{images.shape[-2]} x {images.shape[-1]} pixels are too small. Lower model.depth."
+            )
         features = self.pool(self.blocks(images)).flatten(1)  # (batch, width * 2**(depth - 1) * 9)
         logits: Tensor = self.head(self.dropout(features))
         return logits

@@ -77,8 +77,11 @@ class Console:
     def line(self, text: str) -> None:
         """Write one permanent line at once; characters that a terminal would obey are escaped."""
         shown = escape(text).encode(self._encoding, errors="backslashreplace").decode(self._encoding)
-        sys.stdout.write(shown + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(shown + "\n")
+            sys.stdout.flush()
+        except OSError:
+            _silence_stdout()
         self._next_s = time.monotonic() + self._display.every_s
 
     def setting(self, key: str, value: object, reason: str) -> None:
@@ -224,6 +227,13 @@ def _printing_above(rich_console: RichConsole) -> Iterator[None]:
             setattr(sys, name, proxy)
     with undo:
         yield
+
+
+def _silence_stdout() -> None:
+    """Print to nowhere from here on: a reader that went away (`| head`) must not end a training."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
 
 
 def _terminal_of(stream: TextIO) -> TextIO:

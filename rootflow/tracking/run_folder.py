@@ -48,16 +48,22 @@ def create_run_folder(parent: Path, slug: str) -> Path:
 
     Any number of processes may do so at once, on one machine or on a shared disk; each gets its own.
     """
-    parent.mkdir(parents=True, exist_ok=True)
     cleaned = re.sub(r"[^a-z0-9._-]+", "-", slug.lower())[:40].strip("-.") or "run"
-    while True:
-        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        # not `random`, which the run seeds: equal seeds would draw equal names
-        tail = "".join(_BASE32[byte % 32] for byte in os.urandom(4))
-        path = parent / f"{stamp}-{cleaned}-{tail}"
-        with contextlib.suppress(FileExistsError):
-            path.mkdir()
-            return path
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+            # not `random`, which the run seeds: equal seeds would draw equal names
+            tail = "".join(_BASE32[byte % 32] for byte in os.urandom(4))
+            path = parent / f"{stamp}-{cleaned}-{tail}"
+            with contextlib.suppress(FileExistsError):
+                path.mkdir()
+                return path
+    except OSError as error:
+        where = escape(str(parent))
+        raise RunError(
+            f"no folder can be made in {where}: {error.strerror}. Set tracking.root=..."
+        ) from error
 
 
 class RunFolder(RunPaths):

@@ -3,13 +3,14 @@
 **step** counts optimizer updates applied: 0 before the first, and the report of an update carries
 the count including it. **epoch** counts passes over the training data begun: 1 in the first.
 
-Nothing here waits for the device: losses stay tensors on it until somebody reads them.
+An update doesn't wait for the device: its loss stays a tensor there until somebody reads it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from rootflow.errors import DivergedError
+from rootflow.data.loaders import to_device
+from rootflow.errors import DivergedError, RunError
 from rootflow.optim.intervals import interval_of
 from rootflow.tasks import Task
 from rootflow.train.precision import Arithmetic
@@ -121,32 +123,62 @@ def train_steps(learner: Learner, loader: Loader, epoch: int) -> Iterator[StepRe
     if set_epoch is not None:
         set_epoch(epoch)
     learner.model.train()
-    for inputs, targets in loader:
+    for batch in loader:
+        inputs, targets = unpack(batch, learner.arithmetic.device)
         lr = learner.lr
         loss = learner.update(inputs, targets)
         yield StepReport(learner.step, epoch, loss, len(inputs), lr)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: a model that keeps a tensor from here could not train on it
 def evaluate(model: nn.Module, loader: Loader, *, task: Task, arithmetic: Arithmetic) -> dict[str, float]:
     """Return the task's measures over all samples of a loader, each sample counted once.
 
-    The model is left in the mode in which it came. The one wait for the device is at the end.
+    Every submodule is left in the mode in which it came. The one wait for the device is at the end.
     """
-    was_training = model.training
-    model.eval()
+    dtype = torch.float32 if arithmetic.device.type == "mps" else torch.float64  # which MPS has not
     sums: dict[str, Tensor] = {}
     num_samples = 0
-    try:
-        for inputs, targets in loader:
+    with evaluating(model):
+        for batch in loader:
+            inputs, targets = unpack(batch, arithmetic.device)
             with arithmetic.autocast():
                 outputs = model(arithmetic.prepare(inputs))
             for name, value in task.measure(outputs, targets).items():
-                sums[name] = sums.get(name, torch.zeros_like(value, dtype=torch.float64)) + value
+                sums[name] = sums.get(name, torch.zeros_like(value, dtype=dtype)) + value
             num_samples += len(inputs)
-    finally:
-        model.train(was_training)
     return {name: float(value) / num_samples for name, value in sums.items()}
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Put a model in evaluation mode for a block; each submodule gets its own mode back after."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield model.eval()
+    finally:
+        for module, was_training in modes.items():
+            module.training = was_training
+
+
+def unpack(batch: Any, device: torch.device) -> tuple[Tensor, Any]:
+    """Return the inputs and targets of a batch, on the device.
+
+    Raises:
+        RunError: the batch isn't a pair, or its inputs aren't one tensor.
+    """
+    if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[0], Tensor):
+        kinds = (
+            [type(part).__name__ for part in batch]
+            if isinstance(batch, tuple | list)
+            else type(batch).__name__
+        )
+        raise RunError(
+            f"a batch is {kinds}; the loop takes pairs (inputs, targets) whose inputs are one tensor. "
+            "Let the data set return such pairs."
+        )
+    inputs, targets = to_device((batch[0], batch[1]), device)
+    return inputs, targets
 
 
 def check_finite(loss: Tensor | float, report: StepReport) -> float:
@@ -169,4 +201,9 @@ def check_finite(loss: Tensor | float, report: StepReport) -> float:
 
 
 def _slice(targets: Any, start: int, size: int) -> Any:
-    return targets[start : start + size] if isinstance(targets, Tensor) else targets
+    """Take the samples of a micro batch out of tensors, or out of containers of them."""
+    if isinstance(targets, Tensor):
+        return targets[start : start + size]
+    if isinstance(targets, dict):
+        return {key: _slice(value, start, size) for key, value in targets.items()}
+    return tuple(_slice(value, start, size) for value in targets) if isinstance(targets, tuple) else targets

@@ -92,10 +92,15 @@ def find_channels_last(model: nn.Module) -> tuple[bool, str]:
     return False, "the model has no 2-D convolution"
 
 
+def gpu_names() -> list[str]:
+    """Return the names of the CUDA devices that this process sees."""
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
 def set_fast_kernels(device: torch.device) -> None:
     """Let CUDA choose its kernels by trying them, and use TF32 for what stays float32.
 
-    Process-wide switches of torch, and so set by the program (experiment.py), never by a component.
+    Process-wide switches of torch, and so set by the program (assemble.py), never by a component.
     """
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from rootflow.checkpoint import WeightKeeper
-from rootflow.errors import ConfigError, DataError
+from rootflow.errors import ConfigError, DataError, RunError
 from rootflow.limits import Auto, PositiveFloat, PositiveInt
 from rootflow.registry import register
 from rootflow.tasks import Task
@@ -52,7 +52,7 @@ class Trainer:
     """evaluations without improvement after which to stop; null: never"""
 
     batch_size: PositiveInt | Auto = "auto"
-    """samples per optimizer update, over all devices"""
+    """samples per optimizer update, over all devices; for the loaders: `fit` takes theirs"""
 
     micro_batch_size: PositiveInt | Auto = "auto"
     """samples per forward and backward pass on one device; changes memory, not the mathematics"""
@@ -61,7 +61,7 @@ class Trainer:
     """cpu, cuda, cuda:1, mps, ...; auto: the accelerator if there is one"""
 
     num_threads: PositiveInt | Auto = "auto"
-    """threads of a training on the CPU; auto: one where updates are small, else one a core"""
+    """threads of a run on the CPU; auto: one where updates are small, else one a core; not set by `fit`"""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """format of the forward pass; auto: bf16 where the hardware multiplies it"""
@@ -151,16 +151,18 @@ class Trainer:
             if val is not None:
                 measured = evaluate(model, val, task=task, arithmetic=learner.arithmetic)
                 last |= {f"val/{name}": value for name, value in measured.items()}
+            if monitor not in last:
+                raise RunError(f"the task monitors {monitor!r}, but measured only {', '.join(last)}.")
             learner.end_evaluation(last[monitor])
             is_best = stopping.update(last[monitor])
             if is_best:
                 best = last | {"step": learner.step, "epoch": epoch}
+            if keeper is not None:
+                names = ("best", "last") if is_best else ("last",)
+                keeper.keep(names, model, last | {"step": learner.step, "epoch": epoch})
             elapsed_s = time.monotonic() - started_at
             for hook in hooks:
                 hook.on_evaluation(EvaluationReport(learner.step, epoch, last, monitor, is_best, elapsed_s))
-            if keeper is not None:
-                for name in ("best", "last") if is_best else ("last",):
-                    keeper.keep(name, model, last | {"step": learner.step, "epoch": epoch})
             stop_reason = self._stop_reason(learner.step, num_steps, stopping)
         return FitResult(learner.step, epoch, stop_reason, last, best)
 

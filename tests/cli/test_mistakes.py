@@ -42,6 +42,18 @@ from tests.cli.conftest import Rootflow
             ["experiment=nothing"],
             r"experiment has no option 'nothing'\. Options: cifar_resnet, fashion_convnet\.",
         ),
+        (
+            ["optimizer.lr=-0.1"],
+            r"optimizer\.lr is -0\.1 \(command line\); it must be a number above 0 or 'auto'\.",
+        ),
+        (
+            ["optimizer=sgd", "optimizer.lr=0"],
+            r"optimizer\.lr is 0 \(command line\); it must be a number above 0",
+        ),
+        (["--cfg", "job", "--package", "optimzer"], r"no such part\. Did you mean 'optimizer'"),
+        (["model=1"], r"Config group override must be a string.*write the option in quotes"),
+        (["hydra.run.dir=foo"], r"hydra\.run\.dir \(command line\) can't be set"),
+        (["name=a b/c\u00df("], r"'name=a b/c\u00df\(' \(command line\) can't be read"),
         (["optimizer=adamw,sgd"], r"-m"),
         (["model=["], r"'model=\[' \(command line\) can't be read"),
         (["--config-dir", "nowhere"], r"--config-dir nowhere is not a folder"),
@@ -124,15 +136,15 @@ def test_a_column_that_is_not_there_is_told_with_those_that_are(rootflow: Rootfl
 def test_a_truncated_file_is_told_with_its_sizes(rootflow: Rootflow, tmp_path: Path) -> None:
     folder = tmp_path / "data" / "mnist"
     folder.mkdir(parents=True)
-    for part in ("train", "t10k"):
-        whole = struct.pack(">IIII", 2051, 10, 28, 28) + bytes(10 * 784)
-        with gzip.open(folder / f"{part}-images-idx3-ubyte.gz", "wb") as file:
-            file.write(whole[:-100])
+    for part, count in (("train", 60_000), ("t10k", 10_000)):
+        with gzip.open(folder / f"{part}-images-idx3-ubyte.gz", "wb", compresslevel=1) as file:
+            file.write(struct.pack(">IIII", 2051, count, 28, 28) + bytes(count * 784 - 100))
         with gzip.open(folder / f"{part}-labels-idx1-ubyte.gz", "wb") as file:
-            file.write(struct.pack(">II", 2049, 10) + bytes(10))
+            file.write(struct.pack(">II", 2049, count) + bytes(count))
     done = rootflow("train", "dataset=mnist", f"dataset.root={tmp_path / 'data'}", "dataset.download=false")
     assert done.returncode == 1
     assert "train-images-idx3-ubyte.gz" in done.stderr
+    assert re.search(r"47,039,9\d\d|47,040,0\d\d", done.stderr), done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,7 @@ def test_one_failing_run_of_many_does_not_end_the_others(rootflow: Rootflow, tmp
     done = rootflow("train", "-m", "optimizer.lr=1e38,0.01", *QUICK, "optimizer=sgd")
     assert done.returncode == 1
     assert "the training loss is nan" in done.stderr
+    assert "optimizer.lr=1e+38" in done.stderr
     assert "1 of 2 runs finished" in done.stdout
     listed = json.loads(rootflow("runs", "list", "--json").stdout)
     assert sorted(run["status"] for run in listed) == ["failed", "finished"]
@@ -210,3 +212,115 @@ def test_hydras_own_views_work(rootflow: Rootflow) -> None:
     assert "rootflow://" in rootflow("train", "--info", "searchpath").stdout
     assert "sweep:" in rootflow("train", "--cfg", "hydra").stdout
     assert rootflow("train", "--cfg", "job", "--package", "seed", "seed=5").stdout == "5\n"
+
+
+def test_a_registered_model_is_an_option_without_a_file(rootflow: Rootflow, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "bare.py").write_text(
+        "from rootflow import register\nfrom rootflow.models.mlp import MLP\n\n\n@register\n"
+        "class Bare(MLP):\n    '''A bare one.'''\n"
+    )
+    done = rootflow("train", "model=bare", "model.hidden=[8]", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert summary(the_run(tmp_path))["config"]["model"]["hidden"] == [8]
+    assert "project   A bare one." in rootflow("list", "model").stdout
+    assert "Did you mean 'bare'?" in rootflow("train", "model=bar").stderr
+
+
+def test_a_pipe_whose_reader_went_away_does_not_end_the_training(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m rootflow train trainer.max_epochs=4 trainer.batch_size=256 | head -1"
+    env = os.environ | {"WANDB_MODE": "disabled", "PYTHONPATH": ROOT, "HOME": str(tmp_path)}
+    subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, env=env, check=True, capture_output=True
+    )
+    assert summary(the_run(tmp_path))["status"] == "finished"
+
+
+def test_a_signal_that_comes_twice_does_not_cost_the_weights(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rootflow", "train", "trainer.max_epochs=100000", "model.hidden=[1000,1000]"],
+        cwd=tmp_path,
+        env=os.environ | {"WANDB_MODE": "disabled", "PYTHONPATH": ROOT, "HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 2"):
+            break
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    told = process.stdout.read()
+    process.stdout.close()
+    assert process.wait(timeout=30) == 130
+    run = the_run(tmp_path)
+    assert summary(run)["status"] == "interrupted"
+    assert f"ended early; what there is: runs/manual/{run.name}" in told
+    assert {p.name for p in (run / "checkpoints").iterdir()} >= {"best.safetensors", "last.safetensors"}
+
+
+def test_a_place_that_can_not_be_written_is_told(rootflow: Rootflow, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    done = rootflow("train", *QUICK)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no folder can be made in runs/manual: ")
+
+
+def test_a_seed_may_come_from_the_environment(rootflow: Rootflow, tmp_path: Path) -> None:
+    done = rootflow(
+        "train",
+        "seed=${oc.env:MY_SEED}",
+        "trainer.max_epochs=${oc.env:MY_EPOCHS}",
+        MY_SEED="7",
+        MY_EPOCHS="1",
+    )
+    assert done.returncode == 0, done.stderr
+    assert summary(the_run(tmp_path))["seed"] == 7
+
+
+def test_numbers_to_predict_are_found_in_the_data(rootflow: Rootflow, tmp_path: Path) -> None:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "pairs.py").write_text(
+        "import torch\nfrom rootflow import register\n\n\n@register\ndef pairs():\n"
+        "    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))\n"
+        "    return torch.utils.data.TensorDataset(x, torch.stack([x[:, 0] + 5, x.sum(1)], 1))\n"
+    )
+    done = rootflow("train", "dataset=pairs", "scheduler=reduce_lr_on_plateau", OMP_NUM_THREADS="2")
+    assert done.returncode == 0, done.stderr
+    record = summary(the_run(tmp_path))
+    assert record["discovered"]["task.name"]["value"] == "regression"
+    assert record["discovered"]["model.num_classes"]["value"] == 2
+    assert record["discovered"]["scheduler.mode"]["value"] == "min"
+    assert record["test"]["test/mae"] < 0.5
+
+
+def test_data_without_targets_is_refused_before_a_folder_is_made(rootflow: Rootflow, tmp_path: Path) -> None:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "bare.py").write_text(
+        "import torch\nfrom rootflow import register\n\n\n@register\ndef bare():\n"
+        "    return torch.utils.data.TensorDataset(torch.zeros(30, 3))\n"
+    )
+    done = rootflow("train", "dataset=bare")
+    assert done.returncode == 1
+    assert "has no targets that tell what to learn" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_secret_of_the_config_is_written_anywhere(rootflow: Rootflow, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine.py").write_text(
+        "from rootflow import register\nfrom rootflow.models.mlp import MLP\n\n\n@register\n"
+        "def mine(in_features: int, num_classes: int, password: str = ''):\n    return MLP(in_features, num_classes)\n"
+    )
+    secret = "hunter2"
+    for many in ([], ["-m"]):
+        done = rootflow(
+            "train", *many, "model=mine", f"model.password={secret}", *QUICK, WANDB_MODE="offline"
+        )
+        assert done.returncode == 0, done.stderr
+        assert secret not in done.stdout
+    files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(files) > 10
+    assert [path for path in files if secret.encode() in path.read_bytes()] == []

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from rootflow.checkpoint import WeightKeeper
-from rootflow.errors import ConfigError, DivergedError
+from rootflow.errors import ConfigError, DataError, DivergedError, RunError
 from rootflow.tasks.classification import Classification
 from rootflow.train.hooks import EvaluationReport
 from rootflow.train.loop import StepReport, evaluate
@@ -239,3 +239,59 @@ def test_a_loader_is_told_the_epoch() -> None:
         model, Counting(), task=Classification(), optimizer=torch.optim.SGD(model.parameters())
     )
     assert Counting.epochs == [1, 2, 3]
+
+
+def test_every_submodule_gets_its_own_mode_back_after_an_evaluation() -> None:
+    model = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3), nn.Dropout(0.1))
+    model[1].eval()
+    evaluate(
+        model, DataLoader(make_data(), 16), task=Classification(), arithmetic=Arithmetic(torch.device("cpu"))
+    )
+    assert [module.training for module in model] == [True, False, True]
+
+
+def test_a_model_may_keep_a_tensor_from_an_evaluation_and_train_on_it() -> None:
+    class Caching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+            self.scale: Tensor | None = None
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            if self.scale is None:
+                self.scale = torch.ones(3) * 2
+            return self.layer(inputs) * self.scale
+
+    model, arithmetic = Caching(), Arithmetic(torch.device("cpu"))
+    loader = DataLoader(make_data(), 16)
+    evaluate(model, loader, task=Classification(), arithmetic=arithmetic)
+    optimizer = torch.optim.SGD(model.parameters())
+    assert make_trainer(max_epochs=1).fit(model, loader, task=Classification(), optimizer=optimizer).step == 5
+
+
+@pytest.mark.parametrize("batch", [{"x": torch.zeros(3, 6)}, (torch.zeros(3, 6),), (torch.zeros(3, 6),) * 3])
+def test_a_batch_that_is_no_pair_of_tensors_is_refused_with_what_it_is(batch: Any) -> None:
+    model = make_model()
+    optimizer = torch.optim.SGD(model.parameters())
+    with pytest.raises(RunError, match=r"a batch is .*(dict|Tensor).*; the loop takes pairs"):
+        make_trainer(max_epochs=1).fit(model, [batch], task=Classification(), optimizer=optimizer)
+
+
+def test_a_monitored_metric_that_is_not_measured_is_told_with_those_that_are() -> None:
+    task = Classification()
+    task.monitor = "val/f1"
+    model, loader = make_model(), DataLoader(make_data(), 16)
+    with pytest.raises(
+        RunError, match=r"monitors 'val/f1', but measured only train/loss, val/loss, val/accuracy"
+    ):
+        make_trainer(max_epochs=1).fit(
+            model, loader, loader, task=task, optimizer=torch.optim.SGD(model.parameters())
+        )
+
+
+def test_a_loader_without_batches_is_refused() -> None:
+    model = make_model()
+    with pytest.raises(DataError, match="has no batch"):
+        make_trainer(max_epochs=1).fit(
+            model, [], task=Classification(), optimizer=torch.optim.SGD(model.parameters())
+        )
