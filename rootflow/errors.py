@@ -6,7 +6,6 @@ RootflowError            printed as `error: ...` without a traceback, exit 1
     RunError             a run folder, or the run in it, is not usable
     CheckpointError      a checkpoint is missing, damaged or of another model
     DivergedError        the loss stopped being finite
-    SweepError           some runs of a sweep failed
 
 A message states the fact with its value and place, then what is allowed, then what to do.
 Anything else that escapes is a bug in rootflow and keeps its traceback.
@@ -44,10 +43,6 @@ class CheckpointError(RootflowError):
 
 class DivergedError(RootflowError):
     """The loss is no longer a finite number."""
-
-
-class SweepError(RootflowError):
-    """Some runs of a sweep failed; the others are finished."""
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

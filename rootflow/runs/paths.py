@@ -31,7 +31,7 @@ class RunPaths:
 
     @property
     def config_yaml(self) -> Path:
-        """The resolved config, every default included; `--config` takes it back."""
+        """The config as asked for, interpolations resolved, every default included; `auto` stays `auto`."""
         return self.path / "config.yaml"
 
     @property
@@ -53,13 +53,3 @@ class RunPaths:
     def checkpoints_dir(self) -> Path:
         """Weights to use, and states to resume from."""
         return self.path / "checkpoints"
-
-    @property
-    def plots_dir(self) -> Path:
-        """Pictures."""
-        return self.path / "plots"
-
-    @property
-    def diagnostics_dir(self) -> Path:
-        """The numbers behind the pictures of the diagnostics."""
-        return self.path / "diagnostics"

@@ -27,7 +27,7 @@ class WandbSettings:
 
 
 @register("tracking", "tracking")
-@dataclass
+@dataclass(frozen=True)
 class TrackingSettings:
     """Where runs are recorded."""
 

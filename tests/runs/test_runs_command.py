@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -169,15 +168,12 @@ def test_fields_of_odd_types_are_shown_somehow(make_run, root, capsys, odd):
         assert ID in capsys.readouterr().out
 
 
-def test_listing_a_hundred_runs_loads_nothing_heavy_and_is_quick(make_run, root):
+def test_listing_a_hundred_runs_loads_nothing_heavy(make_run, root):
     for index in range(100):
         make_run(f"manual/20260102-12{index // 60:02d}{index % 60:02d}-mlp-abcd", **FIELDS)
     code = (
         "import sys; from rootflow.cli.runs import run; run(['list', '--all', '--root', sys.argv[1]]);"
         "assert not {'torch', 'hydra', 'omegaconf', 'wandb', 'rich', 'numpy'} & set(sys.modules)"
     )
-    started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=True)
-    elapsed_s = time.perf_counter() - started
     assert len(done.stdout.splitlines()) == 101
-    assert elapsed_s < 1.0  # a tenth of it on an idle machine; the bound is for a busy one
