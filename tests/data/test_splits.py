@@ -162,3 +162,9 @@ def test_data_that_cannot_be_split_says_why(data: Any, message: str) -> None:
 def test_a_share_of_everything_is_refused_with_counts() -> None:
     with pytest.raises(DataError, match=r"val_frac is 1\.0, which holds out 8 of 8 samples"):
         split_dataset(Splits(train=numbered([0, 1] * 5)), split=Split(val_frac=1.0, test_frac=0.2))
+
+
+def test_a_class_below_zero_is_refused_with_its_number() -> None:
+    samples = [(torch.zeros(2), index % 3 - 1) for index in range(30)]
+    with pytest.raises(DataError, match=r"the smallest class is -1\. Number the classes from 0"):
+        split_dataset(samples)

@@ -177,3 +177,10 @@ def test_listing_a_hundred_runs_loads_nothing_heavy(make_run, root):
     )
     done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 101
+
+
+def test_an_error_after_the_training_is_shown_before_its_stop_reason(make_run, root, capsys):
+    failed = {"status": "failed", "error": {"type": "CheckpointError", "message": "the disk is full"}}
+    make_run("manual/20260102-120000-mlp-abcd", **{**FIELDS, **failed})
+    run(["show", "latest", "--root", str(root)])
+    assert "status     failed, CheckpointError: the disk is full" in capsys.readouterr().out
