@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rootflow.config.classes import config_class
+    from rootflow.config.typed import Experiment
+    from rootflow.experiment import run
     from rootflow.registry import register
 
-__all__ = ["register"]
+__all__ = ["Experiment", "config_class", "register", "run"]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Experiment": "rootflow.config.typed",
+    "config_class": "rootflow.config.classes",
+    "register": "rootflow.registry",
+    "run": "rootflow.experiment",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import `register` when it is first asked for, so that `rootflow --help` needn't."""
-    if name == "register":
-        from rootflow.registry import register
-
-        return register
+    """Import a public name when it is first asked for: `rootflow --help` needs none of them."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'rootflow' has no attribute {name!r}")

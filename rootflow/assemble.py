@@ -18,7 +18,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from rootflow.build import arguments, build, load
 from rootflow.checkpoint import WeightKeeper
-from rootflow.config.schema import Config, defaults_of, schema_of
+from rootflow.config.schema import Config, defaults_of, is_auto_key, schema_of
+from rootflow.config.values import takes_null
 from rootflow.data.augment import Preprocess
 from rootflow.data.facts import DataFacts, describe
 from rootflow.data.loaders import (
@@ -38,7 +39,7 @@ from rootflow.discover.learning_rate import find_lr
 from rootflow.discover.pins import Pins
 from rootflow.discover.settings import DiscoverSettings
 from rootflow.discover.threads import find_num_threads
-from rootflow.errors import DataError
+from rootflow.errors import ConfigError, DataError
 from rootflow.optim.build_optimizer import build_optimizer
 from rootflow.optim.schedules import scheduler_facts
 from rootflow.tasks import Task
@@ -270,14 +271,38 @@ def assemble_scheduler(
     higher_is_better: bool,
     pins: Pins,
 ) -> LRScheduler:
-    """Build the scheduler, which ends when the training does."""
+    """Build the scheduler, which ends when the training does.
+
+    Raises:
+        ConfigError: it needs the length of the training, which only time or patience ends.
+    """
+    num_steps = trainer.num_steps(steps_per_epoch)
     facts = scheduler_facts(
         load("scheduler", config.scheduler),
-        num_steps=trainer.num_steps(steps_per_epoch),
+        num_steps=num_steps,
         steps_per_epoch=steps_per_epoch,
         lr=float(optimizer.param_groups[0]["lr"]),
         higher_is_better=higher_is_better,
     )
     known = {key: Found(value, reason) for key, (value, reason) in facts.items()}
-    scheduler: LRScheduler = build("scheduler", pins.fill("scheduler", config.scheduler, known), optimizer)
+    node = config.scheduler if num_steps is not None else without_length(config.scheduler, known)
+    scheduler: LRScheduler = build("scheduler", pins.fill("scheduler", node, known), optimizer)
     return scheduler
+
+
+def without_length(node: Mapping[str, Any], known: Mapping[str, Found]) -> dict[str, Any]:
+    """Return a scheduler's node for a training of unknown length: null where its component asks for one.
+
+    Raises:
+        ConfigError: the component takes no null for it.
+    """
+    schema = schema_of("scheduler", node)
+    lengths = [k for k, v in node.items() if v == "auto" and is_auto_key("scheduler", k) and k not in known]
+    for key in lengths:
+        parameter = schema.find(key) if schema else None
+        if parameter is None or parameter.default != "auto" or not takes_null(parameter.annotation):
+            raise ConfigError(
+                f"scheduler.{key} is 'auto', the length of the training, which is not known. Choose "
+                "scheduler=constant, or give trainer.max_epochs or trainer.max_steps."
+            )
+    return {**node, **dict.fromkeys(lengths)}

@@ -24,9 +24,17 @@ class RootflowError(Exception):
 
 
 class ConfigError(RootflowError):
-    """The experiment cannot be run as it is written; no update was made."""
+    """The experiment cannot be run as it is written; no update was made. Its `args` are all the mistakes."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        """Return the mistake, or a list of them."""
+        mistakes = [str(mistake) for mistake in self.args]
+        if len(mistakes) < 2:
+            return "".join(mistakes)
+        listed = (mistake.replace("\n", "\n    ") for mistake in mistakes)
+        return "\n".join([f"the config has {len(mistakes)} mistakes:", *(f"  - {m}" for m in listed)])
 
 
 class DataError(RootflowError):
@@ -43,6 +51,13 @@ class CheckpointError(RootflowError):
 
 class DivergedError(RootflowError):
     """The loss is no longer a finite number."""
+
+
+def shown(value: object) -> str:
+    """Return a value as YAML and the command line spell it."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from rootflow.assemble import assemble, check_components, data_record, load_data
 from rootflow.build import build
 from rootflow.checkpoint import WeightKeeper
+from rootflow.config.canonical import identity
+from rootflow.config.compose import open_composer
+from rootflow.config.layers import Layer, load_layer
+from rootflow.config.overrides import read_overrides
+from rootflow.config.plain_yaml import escaped, to_yaml
 from rootflow.config.schema import Config
+from rootflow.config.typed import Experiment, to_dict
 from rootflow.discover.pins import Pins
+from rootflow.registry import open_project
 from rootflow.tracking.console import Console
 from rootflow.tracking.process_clock import process_age_s
 from rootflow.tracking.provenance import collect_provenance
@@ -42,8 +48,43 @@ class RunResult:
     """Metrics of the best weights on the test split; empty where there is none."""
 
 
-def run(config: Config, *, overrides: Sequence[str] = (), sweep: Path | None = None) -> RunResult:
-    """Train one experiment and record it.
+def run(
+    experiment: Experiment | Mapping[str, Any] | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    config: str | Path | None = None,
+) -> RunResult:
+    """Train one experiment that Python describes, in the project of the current folder, and record it.
+
+    The later overrules: what conf/ says by default, `experiment`, the project's config.yaml or the file
+    `config`, an experiment file, `overrides`. The same experiment has the same identity as from the command.
+
+        rootflow.run(Experiment(model="resnet", trainer=Trainer(max_epochs=3)), overrides=sys.argv[1:])
+
+    Args:
+        experiment: typed or nested; what it leaves out is as in conf/.
+        overrides: in Hydra's grammar, as on the command line.
+        config: a YAML to start from, e.g. a run's config.yaml, as `--config` takes it.
+
+    Raises:
+        ConfigError: something in it is wrong; nothing was built or written.
+        RootflowError: the experiment can't be run, or failed; its run folder, once made, says so too.
+    """
+    open_project(Path.cwd())
+    layers = []
+    if experiment is not None:
+        nested = to_dict(experiment) if isinstance(experiment, Experiment) else experiment
+        layers.append(Layer("Python", escaped(nested)))
+    if config is not None:
+        layers.append(load_layer(config))
+    full = read_overrides(overrides, environ={})
+    with open_composer(layers=layers) as composer:
+        checked = composer.compose(full)
+    return run_config(checked, overrides=full)
+
+
+def run_config(config: Config, *, overrides: Sequence[str] = (), sweep: Path | None = None) -> RunResult:
+    """Train one composed experiment and record it.
 
     Args:
         config: checked; `auto` stands where rootflow is to find the value.
@@ -64,7 +105,7 @@ def run(config: Config, *, overrides: Sequence[str] = (), sweep: Path | None = N
             parent,
             config.name or run_slug(config),
             config=nested,
-            config_yaml=yaml.safe_dump(redact_values(nested), sort_keys=False),
+            config_yaml=to_yaml(redact_values(nested)),
             overrides=overrides,
             provenance=collect_provenance(gpu_names=gpu_names()),
         ) as folder,
@@ -72,7 +113,12 @@ def run(config: Config, *, overrides: Sequence[str] = (), sweep: Path | None = N
         open_mirror(tracking.wandb, folder, console, group=sweep) as mirror,
         WeightKeeper(folder.checkpoints_dir) as keeper,
     ):
-        folder.update(seed=config.seed, wandb=mirror.record, dataset=data_record(splits, facts))
+        folder.update(
+            seed=config.seed,
+            identity=identity(config),
+            wandb=mirror.record,
+            dataset=data_record(splits, facts),
+        )
         seed_everything(config.seed)
         training = assemble(config, splits, facts, Pins(console, folder))
         recorder = Recorder(

@@ -4,45 +4,49 @@
     class ResNet(nn.Module): ...
 
 A YAML's `name: resnet` leads here. Built-in components are found in rootflow's own packages, a
-user's in the Python files of ./models, ./datasets and so on, both by reading the source; only the one
-that is asked for gets imported. `name: AdamW` in the groups optimizer and scheduler also means
-the class of that name in torch.
+user's in the Python files of ./models, ./datasets and so on (`rootflow.names` says by which names), both
+by reading the source; only the one that is asked for gets imported. `name: AdamW` in the groups
+optimizer and scheduler also means the class of that name in torch, and a dotted name is an import path.
+
+However a class of a project is named, it is the same Python object: its file is imported once.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
+import importlib.util
 import sys
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from rootflow import signatures
+from rootflow import names, signatures
 from rootflow.errors import ConfigError, did_you_mean
+from rootflow.project import is_projects, module_of, open_package, project_files, project_folders
 from rootflow.signatures import Signature
+from rootflow.sources import (
+    PROJECT_FOLDERS,
+    PROJECT_PACKAGE,
+    definition_path,
+    find_source,
+    in_project,
+    parse_file,
+    read_source,
+)
 
 GROUPS = ("model", "dataset", "task", "optimizer", "scheduler", "trainer", "loader", "discover", "tracking")
 """The groups whose options name a component."""
 
+NUM_GIVEN = {"optimizer": 1, "scheduler": 1}
+"""How many leading arguments (the parameters, the optimizer) rootflow passes, not the config."""
+
 _LIBRARIES = {"optimizer": "torch.optim", "scheduler": "torch.optim.lr_scheduler"}
 _LIBRARY_BASES = {"Optimizer", "LRScheduler"}
 _BUILT_IN = ("models", "data", "tasks", "optim", "train", "discover", "tracking")
-_PROJECT_FOLDERS = {
-    "models": "model",
-    "datasets": "dataset",
-    "tasks": "task",
-    "losses": "loss",
-    "diagnostics": "diagnostic",
-    "optimizers": "optimizer",
-    "schedulers": "scheduler",
-    "trainers": "trainer",
-}
-"""Folders of a project whose files may register components, and the group that each stands for."""
-_REGISTRABLE = tuple(dict.fromkeys([*GROUPS, *_PROJECT_FOLDERS.values()]))
-_PROJECT_PACKAGE = "rootflow_project"
+_REGISTRABLE = tuple(dict.fromkeys([*GROUPS, *PROJECT_FOLDERS.values()]))
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -56,6 +60,15 @@ class Component:
     module: str
     qualname: str
     is_users: bool = False
+    path: Path | None = None
+    line: int = 0
+    is_spelling: bool = False
+    """Whether the name is only another spelling of the component's."""
+
+    @property
+    def definition(self) -> str:
+        """The one dotted path of the class or function, whichever name or re-export led to it."""
+        return definition_path(self.module, self.qualname)
 
     def load(self) -> Callable[..., Any]:
         """Import and return the class or function.
@@ -97,8 +110,8 @@ def register(group: T | str | None = None, name: str | None = None) -> T | Calla
 
 def _add(obj: T, group: str | None, name: str | None) -> T:
     module, qualname = obj.__module__, obj.__qualname__
-    folder = module.split(".")[-2] if "." in module else ""
-    group = group or _PROJECT_FOLDERS.get(folder)
+    folders = [part for part in module.split(".") if part in PROJECT_FOLDERS]
+    group = group or (PROJECT_FOLDERS[folders[-1]] if folders else None)
     if group not in _REGISTRABLE:
         raise ConfigError(
             f"{module}.{qualname} registers in group {group!r}, which does not exist."
@@ -110,20 +123,10 @@ def _add(obj: T, group: str | None, name: str | None) -> T:
 
 
 def open_project(root: Path) -> None:
-    """Make the Python files of a user's project importable, as the package `rootflow_project`.
-
-    A package of our own, because ./datasets or ./models would clash with installed packages of
-    those names. The folder itself also goes on `sys.path`, for the files' own imports.
-    """
-    if getattr(sys.modules.get(_PROJECT_PACKAGE), "__path__", None) == [str(root)]:
-        return
-    package = types.ModuleType(_PROJECT_PACKAGE)
-    package.__path__ = [str(root)]
-    for name in [m for m in sys.modules if m.split(".")[0] == _PROJECT_PACKAGE]:
-        del sys.modules[name]
-    sys.modules[_PROJECT_PACKAGE] = package
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
+    """Make the Python files of a user's project importable, and their components known by name."""
+    if open_package(root):
+        for key in [key for key, found in _registered.items() if is_projects(found.module)]:
+            del _registered[key]
 
 
 def components(group: str) -> dict[str, Component]:
@@ -131,26 +134,55 @@ def components(group: str) -> dict[str, Component]:
     found = {c.name: c for c in _library_components(group)}
     found |= {c.name: c for c in _built_in_components() if c.group == group}
     found |= {c.name: c for c in _registered.values() if c.group == group}
-    return found | {c.name: c for c in _project_components() if c.group == group}
+    own = [c for c in _project_components() if c.group == group]
+    return found | {c.name: c for c in sorted(own, key=lambda c: not c.is_spelling)}
 
 
 def find_component(group: str, name: str) -> Component:
-    """Return the component that `name` means in a group.
+    """Return the component that `name` means in a group: a registered one, or an import path.
 
     Raises:
-        ConfigError: there is none; says which there are and which is nearest.
+        ConfigError: there is none, and it says which there are and which is nearest; or the project
+            has two of that name, and it says where.
     """
     found = components(group)
-    if name not in found:
-        raise ConfigError(
-            f"{group}.name is {name!r}, which is not registered.{did_you_mean(name, found)} "
-            f"Registered: {', '.join(sorted(found)) or 'none'}."
-        )
-    return found[name]
+    if name in found:
+        _check_unambiguous(found[name])
+        return found[name]
+    if _is_found(name.rpartition(".")[0]):
+        return _at_path(group, name)
+    raise ConfigError(
+        f"{group}.name is {name!r}, which is not registered.{did_you_mean(name, found)}"
+        f"{find_unregistered(group, name)} Registered: {', '.join(sorted(found)) or 'none'}."
+    )
+
+
+def is_component(group: str, option: str) -> bool:
+    """Whether `group=option` can do without a YAML: a project's own component, or an import path."""
+    if group not in GROUPS:
+        return False
+    found = components(group).get(option)
+    return found.is_users if found else _is_found(option.rpartition(".")[0])
+
+
+def find_unregistered(group: str, name: str) -> str:
+    """Return ` models/net.py:3 defines Net: ...` for an unknown name that a project's file has, or nothing.
+
+    Says also that the file of that name can't be read, and why.
+    """
+    for path in (path for folder_group, path in project_files() if folder_group == group):
+        source = read_source(module_of(path), path)
+        if source is None and names.is_like(path.stem, name):
+            return f" {_shown(path)} can't be read: {_reading_error(path)}."
+        for node in names.definitions_like(source, name) if source else ():
+            dotted = f"{module_of(path)}.{node.name}".removeprefix(f"{PROJECT_PACKAGE}.")
+            told = f"put @register above it, or name {dotted}."
+            return f" {_shown(path, node.lineno)} defines {node.name}: {told}"
+    return ""
 
 
 def import_object(path: str, asked_by: str) -> Callable[..., Any]:
-    """Import what a dotted path names.
+    """Import what a dotted path names; `models.net.Net` is the project's, if it has that file.
 
     Raises:
         ConfigError: the module or the name in it does not exist, or importing it failed; says
@@ -158,7 +190,7 @@ def import_object(path: str, asked_by: str) -> Callable[..., Any]:
     """
     module, _, name = path.rpartition(".")
     try:
-        value = getattr(importlib.import_module(module), name)
+        value = getattr(importlib.import_module(in_project(module)), name)
     except Exception as error:
         place = place_of(error)
         raise ConfigError(
@@ -174,7 +206,7 @@ def place_of(error: BaseException) -> str:
     trace, place = error.__traceback__, ""
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
-        if not name.startswith("<") and name not in (__file__, importlib.__file__):
+        if not name.startswith("<") and name not in _NEVER_TO_BLAME:
             place = f" ({name}:{trace.tb_lineno})"
         trace = trace.tb_next
     if isinstance(error, SyntaxError) and error.filename:
@@ -182,26 +214,97 @@ def place_of(error: BaseException) -> str:
     return place
 
 
+_NEVER_TO_BLAME = (
+    *(__file__, str(Path(__file__).with_name("build.py"))),
+    *(importlib.__file__, dataclasses.__file__),
+)
+
+
 @functools.cache
 def _built_in_components() -> tuple[Component, ...]:
     root = Path(__file__).parent
     return tuple(
-        Component(group, name, f"rootflow.{package}.{path.stem}", qualname)
+        Component(str(named.group), named.name, source.module, named.qualname)
         for package in _BUILT_IN
         for path in sorted((root / package).glob("*.py"))
-        for group, name, qualname in signatures.registrations(path)
-        if group is not None
+        if b"register" in path.read_bytes()
+        and (source := read_source(f"rootflow.{package}.{path.stem}", path)) is not None
+        for named in names.registered_names(source)
+        if named.group is not None
     )
 
 
 def _project_components() -> Iterator[Component]:
-    package = sys.modules.get(_PROJECT_PACKAGE)
-    for root in map(Path, getattr(package, "__path__", ())):
-        for folder, group_of_folder in _PROJECT_FOLDERS.items():
-            for path in sorted((root / folder).glob("*.py")):
-                for group, name, qualname in signatures.registrations(path):
-                    module = f"{_PROJECT_PACKAGE}.{folder}.{path.stem}"
-                    yield Component(group or group_of_folder, name, module, qualname, is_users=True)
+    for group_of_folder, path in project_files():
+        source = read_source(module_of(path), path)
+        if source is None:
+            continue
+        for found in (
+            *names.registered_names(source),
+            *names.table_names(source, group_of_folder),
+            *names.file_names(source),
+        ):
+            yield Component(
+                *(found.group or group_of_folder, found.name, source.module, found.qualname),
+                is_users=True,
+                path=path,
+                line=found.line,
+                is_spelling=found.is_spelling,
+            )
+
+
+def _is_found(module: str) -> bool:
+    """Whether a module may be there: its top-level package is. To know more would import that."""
+    top = module.partition(".")[0]
+    try:
+        return bool(top) and (top in sys.modules or importlib.util.find_spec(top) is not None)
+    except (ImportError, ValueError):
+        return False
+
+
+def _at_path(group: str, path: str) -> Component:
+    """Return what an import path names; in a project's own file it must be there."""
+    module, _, qualname = path.rpartition(".")
+    inside = in_project(module)
+    file = find_source(inside)
+    source = read_source(inside, file) if file and inside != module else None
+    is_open = source is not None and (bool(source.stars) or source.shows("__getattr__"))
+    if source is not None and not is_open and not source.shows(qualname):
+        raise ConfigError(
+            f"{group}.name is {path!r}, but {_shown(source.path)} has no {qualname}."
+            f"{did_you_mean(qualname, source.definitions)} "
+            f"It defines {', '.join(source.definitions) or 'nothing'}."
+        )
+    if file is None and module.partition(".")[0] in project_folders():
+        raise ConfigError(f"{group}.name is {path!r}, but there is no {module.replace('.', '/')}.py.")
+    return Component(group, path, inside, qualname, is_users=inside != module)
+
+
+def _check_unambiguous(found: Component) -> None:
+    named = [c for c in _project_components() if (c.group, c.name) == (found.group, found.name)]
+    places = {c.definition: c for c in named if c.is_spelling == found.is_spelling}
+    if len(places) > 1:
+        listed = " and ".join(f"{_shown(c.path, c.line)} ({path})" for path, c in places.items())
+        raise ConfigError(
+            f"{found.group}.name is {found.name!r}, which means two things: {listed}. "
+            f"Rename one, or give the import path: {found.group}={next(iter(places))}"
+        )
+
+
+def _reading_error(path: Path) -> str:
+    try:
+        parse_file(path)
+    except SyntaxError as error:
+        return f"line {error.lineno}: {error.msg}"
+    except (OSError, ValueError, RecursionError) as error:
+        return str(error)
+    return "it is no Python"
+
+
+def _shown(path: Path | None, line: int | None = None) -> str:
+    """Return `models/net.py:3`: the path from the project's folder."""
+    file = f"{path.parent.name}/{path.name}" if path else "?"
+    return f"{file}:{line}" if line else file
 
 
 def _library_components(group: str) -> Iterator[Component]:

@@ -28,6 +28,9 @@ class _Mark:
     def __repr__(self) -> str:
         return self.name
 
+    def __reduce__(self) -> str:
+        return self.name  # a copy is the same one
+
 
 REQUIRED = _Mark("REQUIRED")
 """The default of a parameter that has none."""
@@ -70,6 +73,13 @@ def read_signature(module: str, qualname: str) -> Signature | None:
     if found is None:
         return None
     source, node = found
+    if node.name not in source.read:
+        source.read[node.name] = _signature(source, node)
+    signature: Signature = source.read[node.name]
+    return signature
+
+
+def _signature(source: Source, node: ast.ClassDef | ast.FunctionDef) -> Signature:
     taken = _parameters(source, node)
     doc = ast.get_docstring(node) or source.docs.get(node.name, "")
     return Signature(
@@ -84,46 +94,12 @@ def read_signature(module: str, qualname: str) -> Signature | None:
     )
 
 
-def registrations(path: Path) -> list[tuple[str | None, str, str]]:
-    """Return `(group, name, qualname)` of every definition in a file that `@register` decorates.
-
-    Group is None where the decorator doesn't say it. A file that isn't valid Python has none.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        tree = ast.parse(text) if "register" in text else ast.Module([], [])
-    except (OSError, SyntaxError, ValueError):
-        return []
-    return [
-        (*names, node.name)
-        for node in tree.body
-        if isinstance(node, ast.ClassDef | ast.FunctionDef)
-        for decorator in node.decorator_list
-        if (names := _registered_names(decorator, node.name)) is not None
-    ]
-
-
 def public_classes(module: str) -> list[str]:
     """Return the names in a module's `__all__` that are spelt like classes."""
     path = find_source(module)
     source = read_source(module, path) if path else None
     names = _default(source, source.aliases["__all__"]) if source and "__all__" in source.aliases else []
     return [name for name in names if name[:1].isupper()]
-
-
-def _registered_names(decorator: ast.expr, qualname: str) -> tuple[str | None, str] | None:
-    call = decorator if isinstance(decorator, ast.Call) else None
-    if _last_name(call.func if call else decorator) != "register":
-        return None
-    arguments: list[Any] = (
-        [a.value if isinstance(a, ast.Constant) else None for a in call.args] if call else []
-    )
-    keywords = (
-        {k.arg: k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)} if call else {}
-    )
-    group = arguments[0] if arguments else keywords.get("group")
-    name = arguments[1] if len(arguments) > 1 else keywords.get("name")
-    return (str(group) if group else None), str(name or qualname.lower())
 
 
 def _parameters(source: Source, node: ast.ClassDef | ast.FunctionDef) -> tuple[list[Parameter], bool]:
@@ -194,7 +170,7 @@ def _parameter(
     if fields is not None and isinstance(default, ast.Call) and value is COMPUTED:
         fields = tuple(_overridden(source, fields, _constructor_keywords(default)))
         value = {p.name: p.default for p in fields}
-    resolved = _AliasResolver(source).visit(copy.deepcopy(annotation)) if annotation else None
+    resolved = _Resolver(source).visit(copy.deepcopy(annotation)) if annotation else None
     return Parameter(name, resolved, value, _first_sentence(doc), fields)
 
 
@@ -233,6 +209,11 @@ def _default(source: Source, node: ast.expr | None) -> Any:
             return _default(source, source.aliases[node.id])
         if isinstance(node, ast.Call) and _last_name(node.func) == "field":
             return _field_default(source, node)
+        if isinstance(node, ast.Attribute) and node.attr in _enum_members(source, _last_name(node.value)):
+            return node.attr
+        if isinstance(node, ast.Tuple | ast.List):
+            items = [_default(source, item) for item in node.elts]
+            return COMPUTED if COMPUTED in items else items
         return COMPUTED
     return list(value) if isinstance(value, tuple | set) else value
 
@@ -250,18 +231,47 @@ def _field_default(source: Source, call: ast.Call) -> Any:
 def _nested_fields(source: Source, annotation: ast.expr | None) -> tuple[Parameter, ...] | None:
     """Return the fields of the dataclass that an annotation names, if it names one."""
     for name in _names_in(annotation):
-        if name not in source.definitions and not is_near(source, source.imports.get(name, ("", ""))[0]):
-            continue
-        found = find_definition(source.module, name)
-        if found and isinstance(found[1], ast.ClassDef) and _is_dataclass(found[1]):
-            return tuple(_of_dataclass(found[0], found[1])[0])
+        found = _find_near_class(source, name)
+        if found and _is_dataclass(found[1]):
+            return tuple(_of_dataclass(*found)[0])
     return None
+
+
+def _find_near_class(source: Source, name: str) -> tuple[Source, ast.ClassDef] | None:
+    if name not in source.definitions and not is_near(source, source.imports.get(name, ("", ""))[0]):
+        return None
+    found = find_definition(source.module, name)
+    return (found[0], found[1]) if found and isinstance(found[1], ast.ClassDef) else None
+
+
+def _enum_members(source: Source, name: str) -> list[str]:
+    """Return the names of an Enum's members; none for any other class."""
+    found = _find_near_class(source, name)
+    if found is None or not _is_enum(*found):
+        return []
+    targets: list[ast.expr] = []
+    for item in found[1].body:
+        if isinstance(item, ast.Assign):
+            targets += item.targets
+        elif isinstance(item, ast.AnnAssign) and item.value:
+            targets.append(item.target)
+    names = (node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name))
+    return [name for name in names if not name.startswith("_")]
+
+
+def _is_enum(source: Source, node: ast.ClassDef) -> bool:
+    names = [_last_name(base) for base in node.bases]
+    bases = (_find_near_class(source, name) for name in names if name != node.name)
+    return not _ENUMS.isdisjoint(names) or any(_is_enum(*base) for base in bases if base)
+
+
+_ENUMS = frozenset({"Enum", "IntEnum", "StrEnum", "Flag", "IntFlag"})
 
 
 def _names_in(annotation: ast.expr | None) -> list[str]:
     """Names in `X`, `X | None` and `Optional[X]`; containers of X are plain values."""
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-        return _names_in(ast.parse(annotation.value, mode="eval").body)
+        return _names_in(_quoted(annotation.value))
     if isinstance(annotation, ast.Name | ast.Attribute):
         return [_last_name(annotation)]
     if isinstance(annotation, ast.BinOp):
@@ -271,15 +281,52 @@ def _names_in(annotation: ast.expr | None) -> list[str]:
     return []
 
 
-class _AliasResolver(ast.NodeTransformer):
-    """Replaces names by what they stand for: `PositiveInt`, or a file's own `Shape = Literal[...]`."""
+def _quoted(annotation: str) -> ast.expr | None:
+    try:
+        return ast.parse(annotation, mode="eval").body
+    except (SyntaxError, ValueError):
+        return None
 
-    def __init__(self, source: Source) -> None:
+
+class _Resolver(ast.NodeTransformer):
+    """Replaces names by what they stand for: `PositiveInt`, a file's own `Shape = Literal[...]`, an Enum.
+
+    An Enum is a choice among the names of its members.
+    """
+
+    def __init__(self, source: Source, within: tuple[str, ...] = ()) -> None:
         self.source = source
+        self.within = within
+        """The aliases that are being resolved: one that names itself stays as it is."""
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         found = find_alias(self.source, node.id)
-        return found if found is not None else node
+        if found is not None and not isinstance(found, ast.Call):  # TypeVar("T") is no alias
+            return self._resolved(copy.deepcopy(found), node.id)
+        members: list[ast.expr] = [ast.Constant(name) for name in _enum_members(self.source, node.id)]
+        return ast.Subscript(ast.Name("Literal"), ast.Tuple(members)) if members else node
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        """A quoted annotation, where it stands for a type: `visit_Call` and Literal keep their texts."""
+        quoted = _quoted(node.value) if isinstance(node.value, str) else None
+        return node if quoted is None else self._resolved(quoted, str(node.value))
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        return node if _last_name(node.value) == "Literal" else self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        """A mark of Annotated, whose limits may be constants of the file."""
+        node.args = [self.visit(a) if isinstance(a, ast.Name) else a for a in node.args]
+        for keyword in (k for k in node.keywords if isinstance(k.value, ast.Name)):
+            keyword.value = self.visit(keyword.value)
+        return node
+
+    def _resolved(self, node: ast.expr, name: str) -> ast.expr:
+        is_of_this_file = name in self.source.aliases or name not in self.source.imports
+        if not is_of_this_file or name in self.within:  # the names in it are those of another file
+            return node
+        resolved: ast.expr = _Resolver(self.source, (*self.within, name)).visit(node)
+        return resolved
 
 
 def _is_dataclass(node: ast.ClassDef | ast.FunctionDef) -> bool:

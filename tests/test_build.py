@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import math
 import sys
 import types
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from rootflow.build import arguments, build
+from rootflow.build import arguments, build, taken_dataclass
 from rootflow.errors import ConfigError
 from rootflow.models.mlp import MLP
 from rootflow.tracking.settings import TrackingSettings, WandbSettings
@@ -47,10 +48,80 @@ class Outer:
             raise ValueError("the pair is the wrong way round")
 
 
+class Shade(enum.Enum):
+    LIGHT = 1
+    DARK = "dark"
+
+
+@dataclass(frozen=True)
+class Deep:
+    gain: float = 1.0
+    shade: Shade = Shade.LIGHT
+
+
+@dataclass(frozen=True)
+class Head:
+    dim: int
+    deep: Deep = field(default_factory=lambda: Deep(gain=math.tau))
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    width: int
+    head: Head | None = None
+    folder: Path = Path("here")
+    pairs: tuple[tuple[int, float], ...] = ()
+    heads: dict[str, Head] = field(default_factory=dict)
+    inners: list[Inner] = field(default_factory=list)
+    kept: Deep = Deep(gain=7.0, shade=Shade.DARK)
+
+
+@dataclass(frozen=True)
+class WiderConfig(NetConfig):
+    depth: int = 1
+
+
+@dataclass
+class Named:
+    name: str = "a name"
+
+
+class Net:
+    def __init__(self, config: NetConfig) -> None:
+        self.config = config
+
+
+class Handing(Net):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+
+def optimizer_of(params: Any, cfg: WiderConfig | None = None) -> WiderConfig | None:
+    return cfg
+
+
+def split_or_not(*, split: Deep = Deep()) -> Deep:
+    return split
+
+
+def two(config: NetConfig, more: int) -> None: ...
+
+
+def named(config: Named) -> Named:
+    return config
+
+
+def plain(config: dict[str, Any]) -> dict[str, Any]:
+    return config
+
+
+COMPONENTS = (Inner, Outer, Partly, Meta, Net, Handing, optimizer_of, split_or_not, two, named, plain)
+
+
 @pytest.fixture(autouse=True)
 def _importable() -> Iterator[None]:
     module = types.ModuleType("components_of_this_test")
-    for component in (Inner, Outer, Partly, Meta):
+    for component in COMPONENTS:
         setattr(module, component.__name__, component)
     sys.modules[module.__name__] = module
     yield
@@ -121,3 +192,98 @@ def test_an_annotation_that_can_not_be_resolved_costs_the_others_nothing() -> No
 def test_a_mapping_with_a_name_is_a_mapping_where_one_is_asked_for() -> None:
     built = build("model", {"_target_": "components_of_this_test.Meta", "meta": {"name": "foo"}})
     assert built.meta == {"name": "foo"}
+
+
+def node(component: str, **keys: Any) -> dict[str, Any]:
+    return {"_target_": f"components_of_this_test.{component}", **keys}
+
+
+@pytest.mark.parametrize(
+    ("component", "num_given", "taken"),
+    [
+        (Net, 0, NetConfig),
+        (Handing, 0, NetConfig),
+        (optimizer_of, 1, WiderConfig),
+        (optimizer_of, 0, None),
+        (split_or_not, 0, None),
+        (two, 0, None),
+        (named, 0, None),
+        (plain, 0, None),
+        (Outer, 0, None),
+        (Net, 1, None),
+        (torch.optim.AdamW, 1, None),
+        (math.sin, 0, None),
+    ],
+)
+def test_one_dataclass_is_taken_where_it_is_all_there_is(
+    component: Any, num_given: int, taken: type | None
+) -> None:
+    assert taken_dataclass(component, num_given) is taken
+
+
+def test_a_component_that_takes_one_dataclass_gets_it_in_exactly_the_declared_types() -> None:
+    given = node(
+        "Net",
+        width=3,
+        head={"dim": 4, "deep": {"shade": "DARK"}},
+        folder="there",
+        pairs=[[1, 2], [3, 4.5]],
+        heads={"a": {"dim": 1}},
+        inners=[{"sizes": [1]}],
+        kept={"gain": 2.0},
+    )
+    config = build("model", given).config
+    assert type(config) is NetConfig
+    assert config == NetConfig(
+        width=3,
+        head=Head(4, Deep(math.tau, Shade.DARK)),
+        folder=Path("there"),
+        pairs=((1, 2.0), (3, 4.5)),
+        heads={"a": Head(1)},
+        inners=[Inner((1,))],
+        kept=Deep(2.0, Shade.DARK),
+    )
+    assert [type(n) for pair in config.pairs for n in pair] == [int, float, int, float]
+
+
+def test_arguments_that_are_handed_on_to_a_base_class_are_typed_as_there() -> None:
+    assert build("model", node("Handing", width=3)).config == NetConfig(3)
+
+
+def test_what_rootflow_gives_comes_before_the_dataclass() -> None:
+    assert build("optimizer", node("optimizer_of", width=1, depth=2), []) == WiderConfig(1, depth=2)
+    assert arguments("optimizer", node("optimizer_of", width=1)) == {"cfg": WiderConfig(1)}
+
+
+def test_a_dataclass_beside_others_or_with_a_name_of_its_own_keeps_its_key() -> None:
+    assert build("dataset", node("split_or_not", split={"gain": 3.0})) == Deep(3.0)
+    assert build("model", node("named", config={"name": "mine"})) == Named("mine")
+
+
+def test_the_parameters_own_name_may_be_written_out() -> None:
+    assert build("model", node("Net", config={"width": 3})).config == NetConfig(3)
+
+
+def test_a_dataclass_that_lacks_a_field_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"model can't be built: .*Net: .*missing .*'width'$"):
+        build("model", node("Net"))
+    with pytest.raises(ConfigError, match=r"Net: .*unexpected keyword argument 'wide'$"):
+        arguments("model", node("Net", width=1, wide=1))
+
+
+def items(
+    seq: Sequence[Path],
+    some: set[int],
+    opts: Mapping[str, Shade],
+    one: Shade | str,
+    either: float | int | tuple[int, int],
+) -> tuple[Any, ...]:
+    return seq, some, opts, one, either
+
+
+def test_containers_hold_what_they_declare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["components_of_this_test"], "items", items, raising=False)
+    given = {"seq": ["a"], "some": [1, 1], "opts": {"k": "DARK"}, "one": "dark"}
+    built = build("model", node("items", **given, either=[1, 2]))
+    assert built == ([Path("a")], {1}, {"k": Shade.DARK}, "dark", (1, 2))
+    assert type(build("model", node("items", **given, either=1))[-1]) is int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import subprocess
 import sys
@@ -112,26 +113,6 @@ def test_comments_come_from_the_args_section(project: Path) -> None:
     ]
 
 
-def test_decorated_names_are_found_without_running_the_file(project: Path) -> None:
-    path = project / "models.py"
-    path.write_text(
-        "raise SystemExit\nimport rootflow\nfrom rootflow import register\n"
-        "@register\nclass MyNet: ...\n@register('model', 'other')\nclass B: ...\n"
-        "@rootflow.register(name='third', group='model')\ndef c(): ...\n@staticmethod\ndef d(): ...\n"
-    )
-    assert signatures.registrations(path) == [
-        (None, "mynet", "MyNet"),
-        ("model", "other", "B"),
-        ("model", "third", "c"),
-    ]
-
-
-def test_a_file_that_is_not_python_registers_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "broken.py"
-    path.write_text("@register\nclass Net(:\n")
-    assert signatures.registrations(path) == []
-
-
 def test_a_changed_file_is_read_again(project: Path) -> None:
     import os
 
@@ -144,3 +125,70 @@ def test_a_changed_file_is_read_again(project: Path) -> None:
     assert first is not None
     assert second is not None
     assert [p.name for p in (*first.parameters, *second.parameters)] == ["a", "b"]
+
+
+def annotations(project: Path, text: str) -> dict[str, str]:
+    """Return the annotations as the check sees them, each name replaced by what it stands for."""
+    return {p.name: ast.unparse(p.annotation) for p in read(project, text).parameters if p.annotation}
+
+
+def test_an_enum_is_a_choice_among_the_names_of_its_members(project: Path) -> None:
+    package = project / "paint"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "colors.py").write_text(
+        "import enum\n\n\nclass Named(enum.StrEnum):\n    'No members, but the kind of them.'\n\n\n"
+        "class Color(Named):\n    RED = enum.auto()\n    DARK_RED: str = 'dark'\n    _hidden = 3\n\n"
+        "    def lighter(self): ...\n"
+    )
+    (package / "net.py").write_text(
+        "from enum import Enum\nfrom .colors import Color\n"
+        "class Size(Enum):\n    SMALL, LARGE = 1, 2\n"
+        "Either = Color | None\n"
+        "def Net(a: Color, b: Color | None = Color.RED, c: 'Size' = Size.LARGE, d: list[Color] = (Color.RED,),\n"
+        "        e: Either = Color.BLUE, f: Color = Color.RED.value): ...\n",
+    )
+    found = read_signature("paint.net", "Net")
+    assert found is not None
+    words = {p.name: ast.unparse(p.annotation) for p in found.parameters if p.annotation}
+    color = "Literal['RED', 'DARK_RED']"
+    assert words == {
+        "a": color,
+        "b": f"{color} | None",
+        "c": "Literal['SMALL', 'LARGE']",
+        "d": f"list[{color}]",
+        "e": f"{color} | None",
+        "f": color,
+    }
+    assert [p.default for p in found.parameters] == [REQUIRED, "RED", "LARGE", ["RED"], COMPUTED, COMPUTED]
+
+
+def test_an_enum_of_another_package_is_a_name_as_any_other(project: Path) -> None:
+    assert annotations(project, "from http import HTTPMethod\ndef Net(a: HTTPMethod): ...\n") == {
+        "a": "HTTPMethod"
+    }
+
+
+def test_units_and_durations_are_read_from_the_marks(project: Path) -> None:
+    found = annotations(
+        project,
+        "from typing import Annotated\nfrom annotated_types import Ge\n"
+        "from rootflow.limits import Epochs, Unit\nfrom rootflow.durations import Duration\n"
+        "LEAST = 2\nWidth = Annotated[int, Ge(LEAST), Unit('channels')]\nMaybe = Width | None\n"
+        "def Net(a: Maybe, b: Epochs, c: Duration, d: Annotated[int, Unit('LEAST')]): ...\n",
+    )
+    assert found == {
+        "a": "Annotated[int, Ge(2), Unit('channels')] | None",
+        "b": "Annotated[int, Ge(1), Unit('epochs')]",
+        "c": "Annotated[str, Unit('steps'), Unit('epochs'), Unit('%')]",
+        "d": "Annotated[int, Unit('LEAST')]",
+    }
+
+
+def test_names_that_stand_for_themselves_or_for_no_type_stay(project: Path) -> None:
+    found = annotations(
+        project,
+        "from typing import TypeVar\nT = TypeVar('T')\nTree = dict[str, 'Tree']\n"
+        "def Net(a: T, b: Tree, c: 'not a type'): ...\n",
+    )
+    assert found == {"a": "T", "b": "dict[str, Tree]", "c": "'not a type'"}

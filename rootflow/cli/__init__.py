@@ -15,9 +15,12 @@ from rootflow.errors import ConfigError, RootflowError, did_you_mean
 
 VERBS = {
     "train": "train an experiment; many with -m",
-    "config": "show the config that an experiment would run with",
+    "check": "tell every mistake of an experiment or a sweep, without running it",
+    "config": "show the config that an experiment would run with, and who set what",
     "list": "show the options of a group, or the keys of an option",
     "runs": "list and show finished and running runs",
+    "new": "make a project, or add a model, data set, ... to one",
+    "completion": "print the completion script of a shell",
 }
 
 HELP = """usage: rootflow <verb> [arguments]
@@ -57,11 +60,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run_verb(verb: str, rest: list[str]) -> int:
     if verb in ("-h", "--help"):
-        print(HELP.format(verbs="\n".join(f"  {name:8}{text}" for name, text in VERBS.items())))
+        print(HELP.format(verbs="\n".join(f"  {name:12}{text}" for name, text in VERBS.items())))
         return 0
     if verb == "--version":
         print(f"rootflow {rootflow.__version__}")
         return 0
+    if verb == "__complete":  # what the scripts of `rootflow completion` call
+        from rootflow.cli.completion import complete
+
+        return complete(rest)
     if verb not in VERBS:
         raise ConfigError(f"there is no verb {verb!r}.{did_you_mean(verb, VERBS)} Verbs: {', '.join(VERBS)}.")
     with _stopping_once():

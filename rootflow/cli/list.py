@@ -11,14 +11,19 @@ from rootflow.config.folders import group_names
 from rootflow.errors import ConfigError, did_you_mean
 
 
-def run(argv: list[str]) -> int:
-    """Print what there is to choose from, as text or JSON."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the verb."""
     made = argparse.ArgumentParser("rootflow list", description=__doc__)
     made.add_argument("group", nargs="?", help="e.g. model; left out: all groups")
     made.add_argument("option", nargs="?", help="e.g. resnet: its keys, with defaults and meaning")
     made.add_argument("--json", action="store_true", help="print JSON")
     made.add_argument("-cd", "--config-dir", type=Path, help="a folder of config files, searched first")
-    args = made.parse_args(argv)
+    return made
+
+
+def run(argv: list[str]) -> int:
+    """Print what there is to choose from, as text or JSON."""
+    args = parser().parse_args(argv)
     from rootflow.config import show
     from rootflow.registry import open_project
 

@@ -32,15 +32,16 @@ def run(argv: list[str]) -> int:
     Raises:
         RootflowError: there is no such run or folder.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     text = _list(arguments) if arguments.verb == "list" else _show(arguments)
     sys.stdout.write(text)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rootflow runs", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|show")
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the verb and of its own verbs."""
+    made = argparse.ArgumentParser(prog="rootflow runs", description=__doc__)
+    verbs = made.add_subparsers(dest="verb", required=True, metavar="list|show")
     listing = verbs.add_parser("list", help="one line a run, newest last")
     many = listing.add_mutually_exclusive_group()
     many.add_argument("-n", type=int, default=20, metavar="N", help="the newest N runs (default: 20)")
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     for verb in (listing, show):
         verb.add_argument("--root", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
         verb.add_argument("--json", action="store_true", help="JSON instead of text")
-    return parser
+    return made
 
 
 def _list(arguments: argparse.Namespace) -> str:

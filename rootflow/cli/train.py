@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rootflow.errors import RootflowError
+from rootflow.cli import arguments
+from rootflow.errors import ConfigError, RootflowError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,31 +26,22 @@ overrides, in Hydra's grammar:
   model=resnet                  choose an option
   optimizer.lr=0.01             set a value; `auto` where the machine can find it
   seed=0,1,2                    several values, with -m
+{aliases}
 
 flags:
 {flags}"""
 
 
-def parser(prog: str = "rootflow train") -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     """Return the parser of Hydra's flags; flags and overrides may stand in any order."""
-    made = argparse.ArgumentParser(prog, add_help=False, formatter_class=argparse.RawTextHelpFormatter)
-    made.add_argument("overrides", nargs="*")
+    made = arguments.parser("rootflow train")
     flag = made.add_argument
-    flag("-h", "--help", action="store_true", help="show this")
     flag("-m", "--multirun", action="store_true", help="run every combination of the values given")
     flag("-c", "--cfg", choices=["job", "hydra", "all"], help="show the config and stop")
-    flag("-p", "--package", help="show only this part of it, e.g. optimizer")
+    flag("-p", "--package", metavar="KEY", help="show only this part of it, e.g. optimizer")
     flag("--resolve", action="store_true", help="show it with interpolations resolved")
-    flag(
-        "-i",
-        "--info",
-        nargs="?",
-        const="all",
-        choices=["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"],
-        help="show how Hydra composed it and stop",
-    )
-    flag("-cd", "--config-dir", type=Path, help="a folder of config files, searched first")
-    flag("-cn", "--config-name", default="config", help="the config to start from (default: config)")
+    infos = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
+    flag("-i", "--info", nargs="?", const="all", choices=infos, help="show how Hydra composed it and stop")
     flag("--hydra-help", action="store_true", help="show Hydra's own help")
     return made
 
@@ -57,15 +49,14 @@ def parser(prog: str = "rootflow train") -> argparse.ArgumentParser:
 def run(argv: list[str]) -> int:
     """Compose, check and train; return the exit code."""
     flags = parser()
-    args = flags.parse_intermixed_args(argv)
+    args = arguments.parse(flags, argv)
     if args.help:
         print(_usage(args.config_dir))
         return 0
-    from rootflow.config.compose import open_composer
-    from rootflow.registry import open_project
-
-    open_project(Path.cwd())
-    with open_composer(primary=args.config_name, extra=args.config_dir) as composer:
+    sweeps = [o for o in args.overrides if o.lstrip("+").startswith("sweeps=")]
+    if sweeps and not args.multirun:
+        raise ConfigError(f"{sweeps[0]} (command line) has no effect without -m, which runs the sweep.")
+    with arguments.composer(args) as composer:
         if args.hydra_help or args.info or args.cfg:
             return _show(composer, flags, args)
         return (
@@ -75,17 +66,19 @@ def run(argv: list[str]) -> int:
 
 def _usage(extra: Path | None) -> str:
     from rootflow.config.folders import group_names, option_files
+    from rootflow.config.schema import ALIASES
 
     groups = [f"  {group:11}{', '.join(option_files(group, extra))}" for group in group_names(extra)]
     shown = parser().format_help().partition("options:\n")[2].rstrip()
-    return USAGE.format(groups="\n".join(groups), flags=shown)
+    aliases = [f"  {f'{short}=...':30}{key}=..." for short, key in ALIASES.items()]
+    return USAGE.format(groups="\n".join(groups), aliases="\n".join(aliases), flags=shown)
 
 
 def _show(composer: Composer, flags: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     if args.cfg == "job":
         print(composer.job_yaml(args.overrides, package=args.package, resolve=args.resolve), end="")
     else:
-        composer.show(flags, args)
+        composer.show(flags, args, args.overrides)
     return 0
 
 
@@ -98,7 +91,7 @@ class Outcome:
     error: BaseException | None = None
 
 
-def job(cfg: DictConfig) -> Outcome:
+def job(_cfg: DictConfig) -> Outcome:
     """Train what Hydra composed: the task function, also in a launcher's own process."""
     from rootflow.config.compose import check_job
     from rootflow.registry import open_project
@@ -106,10 +99,10 @@ def job(cfg: DictConfig) -> Outcome:
     open_project(Path.cwd())
     overrides: list[str] = []
     try:
-        config, overrides, sweep = check_job(cfg)
-        from rootflow.experiment import run as run_experiment  # torch is imported here at the earliest
+        config, overrides, sweep = check_job()
+        from rootflow.experiment import run_config  # torch is imported here at the earliest
 
-        return Outcome(overrides, str(run_experiment(config, overrides=overrides, sweep=sweep).folder))
+        return Outcome(overrides, str(run_config(config, overrides=overrides, sweep=sweep).folder))
     except Exception as error:  # noqa: BLE001  # judged by the caller, who knows what else is running
         return Outcome(overrides, error=error)
 

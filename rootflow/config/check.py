@@ -6,138 +6,289 @@ nearest right spelling.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rootflow.config.origin import Origins, display_path
-from rootflow.config.schema import MISSING, SETTINGS, Config, Schema, is_auto_key, schema_of
-from rootflow.config.values import DoesNotFitError, describe, fit
-from rootflow.errors import ConfigError, did_you_mean
+from rootflow.config.folders import option_files
+from rootflow.config.origin import COMMAND_LINE, EXPERIMENT_RANK, Origins, display_path
+from rootflow.config.rules import broken_rules
+from rootflow.config.schema import MISSING, SETTINGS, Config, Schema, defaults_of, is_auto_key, schema_of
+from rootflow.config.show import read_option
+from rootflow.config.values import DoesNotFitError, describe, fit, takes_null
+from rootflow.errors import ConfigError, did_you_mean, shown
 from rootflow.registry import GROUPS, find_component
 from rootflow.signatures import COMPUTED, Parameter
 
+_COMPONENT_KEYS = ("name", "_target_")
 
-def check(cfg: DictConfig, origins: Origins) -> Config:
+
+def check(
+    cfg: DictConfig, origins: Origins, *, told: Sequence[str] = (), unknown: Collection[str] = ()
+) -> Config:
     """Return the typed form of a composed config.
+
+    Args:
+        cfg: without Hydra's own part.
+        origins: where its values came from.
+        told: mistakes found before, to be told with those found here.
+        unknown: groups whose chosen option doesn't exist; nothing can be said about their keys.
 
     Raises:
         ConfigError: lists every mistake. Nothing was built or written.
     """
-    return _Check(origins).config(_resolved(cfg))
-
-
-def _resolved(cfg: DictConfig) -> dict[str, Any]:
-    try:
-        own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-        container = OmegaConf.to_container(own, resolve=True, throw_on_missing=False)
-    except OmegaConfBaseException as error:
-        key = f"{error.full_key}: " if getattr(error, "full_key", None) else ""
-        raise ConfigError(f"{key}{str(error).splitlines()[0]}") from error
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+    checker = _Check(origins, [*told])
+    values = checker.values(checker.resolved(cfg), unknown)
+    checker.mistakes += broken_rules(values, origins)
+    if checker.mistakes:
+        raise ConfigError(*dict.fromkeys(checker.mistakes))
+    return Config(**values)
 
 
 class _Check:
     """One pass over one config; collects mistakes instead of stopping at the first."""
 
-    def __init__(self, origins: Origins) -> None:
+    def __init__(self, origins: Origins, mistakes: list[str]) -> None:
         self.origins = origins
-        self.mistakes: list[str] = []
+        self.mistakes = mistakes
+        self.given: Mapping[str, Any] = {}
 
-    def config(self, given: dict[str, Any]) -> Config:
+    def resolved(self, cfg: DictConfig) -> dict[str, Any]:
+        """Return plain values; what can't be resolved is a mistake, and left out."""
+        try:
+            container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+        except (OmegaConfBaseException, RecursionError):
+            container = self.resolved_one_by_one(cfg, "")
+        assert isinstance(container, dict)
+        return {str(key): value for key, value in container.items()}
+
+    def resolved_one_by_one(self, node: Any, prefix: str) -> Any:
+        if not OmegaConf.is_config(node):
+            return node
+        keys = range(len(node)) if isinstance(node, ListConfig) else list(node)
+        found: dict[Any, Any] = {}
+        for key in keys:
+            try:
+                value = MISSING if OmegaConf.is_missing(node, key) else node[key]
+                found[key] = self.resolved_one_by_one(value, f"{prefix}{key}.")
+            except (OmegaConfBaseException, RecursionError) as error:
+                self.unresolved(f"{prefix}{key}", error)
+        return list(found.values()) if isinstance(node, ListConfig) else found
+
+    def unresolved(self, key: str, error: Exception) -> None:
+        if isinstance(error, RecursionError):
+            self.add(f"{key} can't be resolved{self.at(key)}: it refers to itself.")
+            return
+        first = str(error).splitlines()[0].rstrip(".")
+        reason = first.rpartition("while resolving interpolation: ")[2].strip('"')
+        absent = re.search(r"Interpolation key '([^']*)' not found", reason)
+        hint = did_you_mean(absent[1], [*GROUPS, *SETTINGS]) if absent else ""
+        self.add(f"{key} can't be resolved{self.at(key)}: {reason}.{hint}")
+
+    def values(self, given: dict[str, Any], unknown: Collection[str]) -> dict[str, Any]:
+        self.given = given
         for key in given:
             if key not in GROUPS and key not in SETTINGS:
-                known = (*GROUPS, *SETTINGS)
-                self.add(
-                    f"{key} is no setting{self.at(key)}.{did_you_mean(key, known)} "
-                    f"There are {', '.join(known)}."
-                )
-        values = {group: self.group(group, given.get(group)) for group in GROUPS}
-        seed, name = given.get("seed", 0), given.get("name")
-        if isinstance(seed, str) and seed.isdecimal():
-            seed = int(seed)  # ${oc.env:...} gives text
-        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
-            self.add(f"seed is {seed!r}{self.at('seed')}; it must be a whole number from 0 to 2**63 - 1.")
-        if isinstance(name, Mapping | list):
-            self.add(f"name is {name!r}{self.at('name')}; it must be text or null.")
-        if self.mistakes:
-            raise ConfigError(_joined(self.mistakes))
-        return Config(**values, seed=seed, name=None if name is None else str(name))
+                self.no_setting(key, given)
+        values: dict[str, Any] = {
+            group: self.group(group, given.get(group)) for group in GROUPS if group not in unknown
+        }
+        return values | {"seed": self.seed(given.get("seed", 0)), "name": self.name(given.get("name"))}
+
+    def no_setting(self, key: str, given: Mapping[str, Any]) -> None:
+        known = (*GROUPS, *SETTINGS)
+        below = next((text for text in self.origins.texts if text.package == key and text.path), None)
+        if below is not None and below.path is not None:
+            self.add(
+                f"{display_path(below.path)}:1 lacks the line `# @package _global_`, without which its keys "
+                f"stand below {key!r}, where nothing reads them."
+            )
+            return
+        hint = did_you_mean(key, known) or _in_other_groups(key, given)
+        self.add(f"{key} is no setting{self.at(key)}.{hint} There are {', '.join(known)}.")
+
+    def seed(self, value: Any) -> int:
+        if isinstance(value, str) and value.isdecimal() and value.isascii():
+            value = int(value)  # ${oc.env:...} gives text
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+            self.add(
+                f"seed is {shown(value)}{self.at('seed')}; it must be a whole number from 0 to 2**63 - 1."
+            )
+            return 0
+        return value
+
+    def name(self, value: Any) -> str | None:
+        if isinstance(value, Mapping | list) or value == "None":
+            hint = _none_hint("name") if value == "None" else ""
+            self.add(f"name is {shown(value)}{self.at('name')}; it must be text or null.{hint}")
+            return None
+        return None if value is None else str(value)
 
     def group(self, group: str, node: Any) -> dict[str, Any]:
-        if not isinstance(node, dict) or not ({"name", "_target_"} & node.keys()):
-            shown = f"is {node!r}" if node is not None else "is not chosen"
-            self.add(
-                f"{group} {shown}{self.at(group)}; choose an option: {group}=... (`rootflow list {group}`)."
-            )
+        if not isinstance(node, dict) or all(node.get(key) is None for key in _COMPONENT_KEYS):
+            self.no_component(group, node)
             return {}
+        node = self.of_one_component(group, node)
+        return self.component(group, group, self.settled(group, node))
+
+    def no_component(self, group: str, node: Any) -> None:
+        emptied = [key for key in _COMPONENT_KEYS if isinstance(node, dict) and key in node]
+        if emptied:
+            key = f"{group}.{emptied[0]}"
+            self.add(f"{key} is null{self.at(key)}; it must name a component (`rootflow list {group}`).")
+            return
+        files = [text.path for text in self.origins.texts if text.package == group and text.path]
+        if files:
+            place = f"{display_path(files[-1])}:1"
+            told = f"add `name: ...` (`rootflow list {group}`) or `_target_: ...`."
+            self.add(f"{group} ({place}) names no component: {told}")
+            return
+        place = self.at(group) or f" ({COMMAND_LINE})"
+        told = f"is {node!r}" if node is not None else "is not chosen"
+        self.add(f"{group} {told}{place}; choose an option: {group}=... (`rootflow list {group}`).")
+
+    def of_one_component(self, group: str, node: dict[str, Any]) -> dict[str, Any]:
+        """Return the node without the earlier of `name` and `_target_`, where both are there."""
+        given = [key for key in _COMPONENT_KEYS if node.get(key) is not None]
+        if len(given) == 2:
+            ranks = [self.origins.rank(f"{group}.{key}") for key in given]
+            if ranks[0] == ranks[1]:
+                named = " and ".join(f"{key}: {node[key]}{self.at(f'{group}.{key}')}" for key in given)
+                self.add(f"{group} names two components: {named}. Keep one.")
+            given = [given[ranks.index(max(ranks))]]
+        return {key: value for key, value in node.items() if key not in _COMPONENT_KEYS or key in given}
+
+    def settled(self, group: str, node: dict[str, Any]) -> dict[str, Any]:
+        """Return the node with the defaults of its own component, not of one that it replaced."""
+        key = next(k for k in _COMPONENT_KEYS if k in node)
+        others = [s for k in _COMPONENT_KEYS for s in self.origins.chain(f"{group}.{k}")]
+        is_replaced = len({str(s.value) for s in others}) > 1 or any(
+            s.rank >= EXPERIMENT_RANK for s in others
+        )
+        schema = schema_of(group, node) if is_replaced else None
+        if schema is None:
+            return node
+        was_set = {k: v for k, v in node.items() if self.origins.rank(f"{group}.{k}") > 0}
+        return {key: node[key]} | defaults_of(schema) | was_set
+
+    def component(self, key: str, group: str, node: dict[str, Any]) -> dict[str, Any]:
+        """Check a component and its keys; `key` is where it stands, `group` where its name is looked up."""
         schema = schema_of(group, node)
         if schema is None:
-            self.unknown_component(group, node)
+            self.unknown_component(key, group, node)
             return node
-        identity = {key: node[key] for key in ("name", "_target_") if key in node}
-        rest = {key: value for key, value in node.items() if key not in identity}
-        return identity | self.parameters(group, schema, rest)
+        identity = {k: node[k] for k in _COMPONENT_KEYS if k in node}
+        rest = {k: value for k, value in node.items() if k not in identity}
+        return identity | self.parameters(key, group, schema, rest)
 
-    def unknown_component(self, group: str, node: dict[str, Any]) -> None:
+    def unknown_component(self, key: str, group: str, node: dict[str, Any]) -> None:
         """A `_target_` whose source can't be read is left to Python; a name must be registered."""
         if "_target_" in node:
+            if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", str(node["_target_"])):
+                self.add(
+                    f"{key}._target_ is {shown(node['_target_'])}{self.at(f'{key}._target_')}; it must be "
+                    "the dotted path of a class or function, e.g. torch.nn.Linear."
+                )
             return
         try:
             find_component(group, str(node["name"]))
         except ConfigError as error:
-            self.add(f"{error}{self.at(f'{group}.name')}")
+            given = f"{group}.name is {str(node['name'])!r}"
+            told = f"{key}.name is {str(node['name'])!r}{self.at(f'{key}.name')}"
+            self.add(str(error).replace(given, told, 1))
 
-    def parameters(self, group: str, schema: Schema, given: dict[str, Any]) -> dict[str, Any]:
+    def parameters(self, key: str, group: str, schema: Schema, given: dict[str, Any]) -> dict[str, Any]:
         fitted: dict[str, Any] = {}
-        for key, value in given.items():
-            parameter = schema.find(key)
+        for name, value in given.items():
+            parameter = schema.find(name)
             if parameter is not None:
-                fitted |= self.one(f"{group}.{key}", parameter, value)
-            elif schema.accepts_more or key.startswith("_"):
-                fitted[key] = value
+                fitted |= self.one(f"{key}.{name}", group, parameter, value, owner=schema)
+            elif schema.accepts_more or name.startswith("_"):
+                fitted[name] = value
             else:
-                keys = [p.name for p in schema.parameters]
-                self.unknown_key(
-                    f"{group}.{key}", keys, f"{schema.title} ({display_path(schema.path)}:{schema.line})"
-                )
+                self.unknown_key(f"{key}.{name}", group, schema)
         return fitted
 
-    def unknown_key(self, key: str, known: list[str], owner: str) -> None:
-        self.add(
-            f"{key} does not exist{self.at(key)}.{did_you_mean(key.rpartition('.')[2], known)} "
-            f"{owner} takes {', '.join(known) or 'nothing'}."
-        )
+    def unknown_key(self, key: str, group: str, schema: Schema) -> None:
+        known = [p.name for p in schema.parameters]
+        name = key.rpartition(".")[2]
+        hint = did_you_mean(name, known)
+        elsewhere = [] if hint or key.count(".") > 1 else _options_with(group, name)
+        if elsewhere:
+            hint = f" It is a key of {group}={' or '.join(elsewhere)}."
+        hint = hint or _in_other_groups(name, {g: n for g, n in self.given.items() if g != group})
+        owner = f"{schema.title} ({display_path(schema.path)}:{schema.line})"
+        self.add(f"{key} does not exist{self.at(key)}.{hint} {owner} takes {', '.join(known) or 'nothing'}.")
 
-    def one(self, key: str, parameter: Parameter, value: Any) -> dict[str, Any]:
+    def one(
+        self, key: str, group: str, parameter: Parameter, value: Any, *, owner: Schema | None = None
+    ) -> dict[str, Any]:
         """Check one value; return `{name: fitted value}`, or nothing where a default applies."""
         if value == MISSING:
             if parameter.default is not COMPUTED:
-                allowed = describe(parameter.annotation) if parameter.annotation else "a value"
-                self.add(f"{key} has no value; it must be {allowed}. Set it: {key}=...")
+                self.missing(key, parameter, owner)
             return {}
-        if value == "auto" and is_auto_key(*key.split(".", 1)):
+        is_auto = is_auto_key(*key.split(".", 1))
+        if value == "auto" and is_auto:
             return {parameter.name: value}
         if parameter.fields is not None and isinstance(value, dict):
-            return {parameter.name: self.nested(key, parameter.fields, value)}
-        try:
-            return {parameter.name: fit(value, parameter.annotation)}
-        except DoesNotFitError as error:
-            auto = " or 'auto'" if is_auto_key(*key.split(".", 1)) else ""
-            self.add(f"{key} is {_shown(value)}{self.at(key)}; it must be {error}{auto}.")
+            return {parameter.name: self.nested(key, group, parameter.fields, value)}
+        if parameter.fields is not None and value is not None:
+            self.wrong(key, value, f"a mapping of {', '.join(p.name for p in parameter.fields)}")
             return {}
+        try:
+            fitted = fit(value, parameter.annotation)
+        except DoesNotFitError as error:
+            self.wrong(key, value, f"{error}{' or ' + repr('auto') if is_auto else ''}")
+            return {}
+        if fitted == "None" and parameter.annotation is not None and takes_null(parameter.annotation):
+            self.wrong(key, value, describe(parameter.annotation))
+        return {parameter.name: self.inner_components(key, group, parameter, fitted)}
 
-    def nested(self, key: str, fields: tuple[Parameter, ...], given: dict[str, Any]) -> dict[str, Any]:
+    def missing(self, key: str, parameter: Parameter, owner: Schema | None) -> None:
+        allowed = describe(parameter.annotation) if parameter.annotation else "a value"
+        asked = f", which {owner.title} ({display_path(owner.path)}:{owner.line}) needs" if owner else ""
+        self.add(f"{key} has no value{asked}; it must be {allowed}. Set it: {key}=...")
+
+    def wrong(self, key: str, value: Any, allowed: str) -> None:
+        hint = ""
+        if value == "None" and "null" in allowed:
+            hint = _none_hint(key)
+        elif isinstance(value, str):
+            hint = did_you_mean(value, re.findall(r"'(\w+)'", allowed))
+        self.add(f"{key} is {shown(value)}{self.at(key)}; it must be {allowed}.{hint}")
+
+    def inner_components(self, key: str, group: str, parameter: Parameter, value: Any) -> Any:
+        """Check components given as a value, e.g. the members of `scheduler.schedulers`."""
+        if isinstance(value, list):
+            return [self.inner_components(f"{key}.{i}", group, parameter, v) for i, v in enumerate(value)]
+        if not isinstance(value, dict) or not (set(_COMPONENT_KEYS) & value.keys()) or _is_mapping(parameter):
+            return value
+        schema = schema_of(group, value)
+        if schema is None:
+            self.unknown_component(key, group, value)
+            return value
+        partial = {k: v for k, v in value.items() if k.startswith("_") or k == "name"}
+        defaults = {} if value.get("_partial_") else defaults_of(schema)
+        given = {k: v for k, v in (defaults | value).items() if k not in partial}
+        return partial | self.parameters(key, group, schema, given)
+
+    def nested(
+        self, key: str, group: str, fields: tuple[Parameter, ...], given: dict[str, Any]
+    ) -> dict[str, Any]:
         fitted: dict[str, Any] = {}
         known = {p.name: p for p in fields}
         for name, value in given.items():
             if name in known:
-                fitted |= self.one(f"{key}.{name}", known[name], value)
+                fitted |= self.one(f"{key}.{name}", group, known[name], value)
             else:
-                self.unknown_key(f"{key}.{name}", list(known), key)
+                self.add(
+                    f"{key}.{name} does not exist{self.at(f'{key}.{name}')}.{did_you_mean(str(name), known)} "
+                    f"{key} takes {', '.join(known)}."
+                )
         return fitted
 
     def at(self, key: str) -> str:
@@ -148,11 +299,26 @@ class _Check:
         self.mistakes.append(mistake)
 
 
-def _shown(value: Any) -> str:
-    return "null" if value is None else repr(value)
+def _in_other_groups(key: str, given: Mapping[str, Any]) -> str:
+    found = [
+        f"'{group}.{key}'" for group in GROUPS if isinstance(given.get(group), dict) and key in given[group]
+    ]
+    return f" Did you mean {' or '.join(found)}?" if found else ""
 
 
-def _joined(mistakes: list[str]) -> str:
-    if len(mistakes) == 1:
-        return mistakes[0]
-    return "\n".join([f"the config has {len(mistakes)} mistakes:", *(f"  - {m}" for m in mistakes)])
+def _options_with(group: str, key: str) -> list[str]:
+    """Return options of a group that have a key: one of them may be what was meant."""
+    found = []
+    for option in option_files(group):
+        schema = schema_of(group, read_option(group, option))
+        if schema is not None and schema.find(key):
+            found.append(option)
+    return found[:3]
+
+
+def _is_mapping(parameter: Parameter) -> bool:
+    return parameter.annotation is not None and "mapping" in describe(parameter.annotation)
+
+
+def _none_hint(key: str) -> str:
+    return f" For no value write {key}=null."

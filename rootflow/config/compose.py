@@ -7,77 +7,92 @@ experiment: the run folder, the log, the check and the exit code. It enters by
 
 from __future__ import annotations
 
-import re
+import itertools
 import warnings
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 from hydra import initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    MissingConfigException,
-    OverrideParseException,
-    SearchPathException,
-)
-from hydra.plugins.config_source import ConfigLoadError
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
-from yaml import MarkedYAMLError, YAMLError
+from omegaconf import DictConfig, OmegaConf
 
+from rootflow.config.canonical import identity
 from rootflow.config.check import check
-from rootflow.config.folders import config_folders, group_names, option_files, shipped_folder
-from rootflow.config.origin import COMMAND_LINE, Origins, display_path
+from rootflow.config.composition import Composition, Compositions, apply_value, parse
+from rootflow.config.folders import shipped_folder
+from rootflow.config.given import Given, OverrideReader
+from rootflow.config.layers import START, Layer, Start, decoded
+from rootflow.config.origin import COMMAND_LINE, Origins, Sweep, find_swept
 from rootflow.config.schema import Config
-from rootflow.config.search_path import RootflowSearchPath, register_plugins
+from rootflow.config.search_path import LayerSource, RootflowSearchPath, register_plugins
 from rootflow.errors import ConfigError, did_you_mean
 
 _OURS = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
 """The run folder, its config file and its log are rootflow's own."""
 
-
-_NOT_YOURS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.chdir")
+_MAX_JOBS = 10_000
 _NOTHING = object()
 
 
 class Composer:
     """Hydra with rootflow's search path; open it by `open_composer`."""
 
-    def __init__(self, hydra: Hydra, *, primary: str, extra: Path | None) -> None:
-        self.hydra = hydra
-        self.primary = primary
-        self.extra = extra
-        self._groups = set(group_names(extra)) | {"sweeps"}
+    current: ClassVar[Composer | None] = None
+    """The one that is open in this process: a job in the same process needn't open its own."""
 
-    def compose(self, overrides: list[str]) -> Config:
+    def __init__(self, hydra: Hydra, start: Start) -> None:
+        self.hydra = hydra
+        loader = cast("ConfigLoaderImpl", hydra.config_loader)
+        self.compositions = Compositions(loader, start)
+        self.reader = OverrideReader(self.compositions)
+
+    def compose(self, overrides: Sequence[str], sweep: Sweep | None = None) -> Config:
         """Return the checked config of one job.
 
+        Args:
+            overrides: in Hydra's grammar.
+            sweep: the sweep that it is a job of.
+
         Raises:
-            ConfigError: the overrides or the files are wrong; lists every mistake it could find.
+            ConfigError: the overrides or the files are wrong; its `args` are all the mistakes.
         """
-        cfg = self._compose_cfg(overrides)
-        return check(cfg, self.origins(cfg, overrides))
+        given, composition = self._composition(overrides)
+        cfg = self._with_values(composition, given)
+        origins = self._origins(composition, overrides, sweep)
+        return check(cfg, origins, told=given.mistakes, unknown=given.unknown)
+
+    def origins(self, overrides: Sequence[str]) -> Origins:
+        """Return where the values of a job's config come from."""
+        return self._origins(self._composition(overrides)[1], overrides)
 
     def run(self, task: Callable[[DictConfig], Any], overrides: list[str]) -> Any:
-        """Let Hydra run one job in this process; return what the task returned."""
-        arguments = [*_OURS, "hydra.mode=RUN", "hydra.run.dir=.", *self._in_full(overrides)]
-        with _as_config_errors(self):
-            return self.hydra.run(self.primary, task, arguments).return_value
+        """Let Hydra run one job in this process; return what the task returned.
+
+        Raises:
+            ConfigError: the job's config is wrong; nothing was run.
+        """
+        self.compose(overrides)
+        arguments = [*_OURS, "hydra.mode=RUN", "hydra.run.dir=.", *map(self.reader.in_full, overrides)]
+        with self.compositions.config_errors():
+            return self.hydra.run(START, task, arguments).return_value
 
     def multirun(self, task: Callable[[DictConfig], Any], overrides: list[str], folder: Path) -> list[Any]:
         """Let Hydra's sweeper and launcher run many jobs; return what each task returned."""
         arguments = [*_OURS, "hydra.mode=MULTIRUN", f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=."]
-        with _as_config_errors(self):
-            batches = self.hydra.multirun(self.primary, task, [*arguments, *self._in_full(overrides)])
+        swept = self._swept(self.reader.read(overrides, many=True))
+        # a key as the sweep file writes it, or Hydra takes it for another one and runs both
+        arguments += [o if o.partition("=")[0] in swept else self.reader.in_full(o) for o in overrides]
+        with self.compositions.config_errors():
+            batches = self.hydra.multirun(START, task, arguments)
         return [job.return_value for batch in batches or [] for job in batch]
 
     def check_jobs(self, overrides: list[str]) -> list[Config]:
@@ -85,94 +100,126 @@ class Composer:
 
         A sweeper other than Hydra's own decides on its jobs as it goes: then only what doesn't vary
         can be checked, as one job.
+
+        Raises:
+            ConfigError: says which jobs are wrong, and which would be the same experiment twice.
         """
-        with _as_config_errors(self):
-            cfg = self.hydra.compose_config(
-                self.primary,
-                [*_OURS, *self._in_full(overrides)],
-                RunMode.MULTIRUN,
-                with_log_configuration=False,
-            )
-            parser = OverridesParser.create(config_loader=self.hydra.config_loader)
-            is_basic = cfg.hydra.sweeper._target_.endswith("BasicSweeper")
-            swept = (
-                [f"{k}={v}" for k, v in (cfg.hydra.sweeper.get("params") or {}).items()] if is_basic else []
-            )
-            parsed = parser.parse_overrides([*self._in_full(swept), *_task_overrides(cfg.hydra)])
-            if is_basic:
-                jobs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
-            else:
-                jobs = [[str(o.input_line) for o in parsed if not o.is_sweep_override()]]
-        return [self.compose(list(job)) for job in jobs]
+        jobs, sweep = self._jobs(overrides)
+        configs: list[Config] = []
+        mistakes: dict[str, list[int]] = {}
+        for number, job in enumerate(jobs):
+            try:
+                configs.append(self.compose(job, sweep))
+            except ConfigError as error:
+                for mistake in error.args:
+                    mistakes.setdefault(str(mistake), []).append(number)
+        told = [_told_of_jobs(mistake, numbers, jobs) for mistake, numbers in mistakes.items()]
+        if told:
+            raise ConfigError(*told)
+        _check_jobs_differ(configs, jobs, ", ".join(dict.fromkeys(sweep.places.values())) or COMMAND_LINE)
+        return configs
 
     def job_yaml(self, overrides: list[str], *, package: str | None = None, resolve: bool = False) -> str:
         """Return the composed and checked config of one job as YAML, or a part of it."""
-        cfg = self._compose_cfg(overrides)
-        check(cfg, self.origins(cfg, overrides))
-        with open_dict(cfg):
-            cfg.pop("hydra")
+        self.compose(overrides)
+        given, composition = self._composition(overrides)
+        cfg = self._with_values(composition, given)
         part = OmegaConf.select(cfg, package, default=_NOTHING) if package else cfg
         if part is _NOTHING:
             raise ConfigError(
-                f"--package {package}: the config has no such part.{did_you_mean(str(package), cfg)}"
+                f"--package {package} ({COMMAND_LINE}): the config has no such part."
+                f"{did_you_mean(str(package), map(str, cfg))}"
             )
         if not OmegaConf.is_config(part):
             return f"{part}\n"
         return OmegaConf.to_yaml(part, resolve=resolve)
 
-    def show(self, parser: ArgumentParser, args: Namespace) -> None:
+    def show(self, parser: ArgumentParser, args: Namespace, overrides: list[str]) -> None:
         """Print what Hydra's own `--info`, `--hydra-help` and `--cfg hydra|all` print."""
-        overrides = self._in_full(args.overrides)
-        with _as_config_errors(self):
+        mistakes = self.reader.read(overrides, many=True).mistakes
+        if mistakes:
+            raise ConfigError(*mistakes)
+        full = [self.reader.in_full(override) for override in overrides]
+        with self.compositions.config_errors():
             if args.hydra_help:
-                self.hydra.hydra_help(self.primary, args_parser=parser, args=args)
+                self.hydra.hydra_help(START, args_parser=parser, args=args)
             elif args.info:
-                self.hydra.show_info(args.info, self.primary, overrides)
+                self.hydra.show_info(args.info, START, full)
             else:
-                self.hydra.show_cfg(self.primary, overrides, args.cfg, args.package, args.resolve)
+                self.hydra.show_cfg(START, full, args.cfg, args.package, args.resolve)
 
-    def origins(self, cfg: DictConfig, overrides: list[str]) -> Origins:
-        """Return where the values of a composed config came from."""
-        plain = tuple(o.removeprefix("++") for o in overrides)
-        return Origins(plain, dict(cfg.hydra.runtime.choices), self.primary, self.extra)
+    def _jobs(self, overrides: list[str]) -> tuple[list[list[str]], Sweep]:
+        """Return the overrides of each job of a sweep."""
+        given = self.reader.read(overrides, many=True)
+        if given.mistakes:
+            raise ConfigError(*given.mistakes)
+        with self.compositions.config_errors():
+            arguments = [*_OURS, *map(self.reader.in_full, overrides)]
+            cfg = self.hydra.compose_config(START, arguments, RunMode.MULTIRUN, with_log_configuration=False)
+            sweeper, task = cfg.hydra.sweeper, [parse(o) for o in _task_overrides(cfg.hydra)]
+            if not sweeper._target_.endswith("BasicSweeper"):
+                return [[str(o.input_line) for o in task if not o.is_sweep_override()]], Sweep()
+            params = [self.reader.in_full(f"{k}={v}") for k, v in (sweeper.get("params") or {}).items()]
+            given_jobs = [*map(parse, params), *task]
+            _check_number_of_jobs(given_jobs)
+            jobs = BasicSweeper.split_arguments(given_jobs, max_batch_size=None)[0]
+            places = self._swept(given)
+        typed = {o.key_or_group for o in task}
+        varied = frozenset(o.key_or_group for o in given_jobs if o.is_sweep_override())
+        return jobs, Sweep({key: place for key, place in places.items() if key not in typed}, varied)
 
-    def _compose_cfg(self, overrides: list[str]) -> DictConfig:
-        with _as_config_errors(self):
-            return self.hydra.compose_config(
-                self.primary, self._in_full(overrides), RunMode.RUN, with_log_configuration=False
-            )
+    def _swept(self, given: Given) -> dict[str, str]:
+        """Return the places of the overrides that sweep files make, by their keys."""
+        texts = self.compositions.of(tuple(given.choices)).texts
+        return {key: place for text in texts for key, place in find_swept(text).items()}
 
-    def _in_full(self, overrides: list[str]) -> list[str]:
-        """Write `key=value` as `++key=value`, so that the check names every unknown key at once.
+    def _composition(self, overrides: Sequence[str]) -> tuple[Given, Composition]:
+        given = self.reader.read(overrides)
+        try:
+            with self.compositions.config_errors():
+                if given.hydras:  # Hydra's own part isn't composed below; a mistake in it must be told
+                    self.hydra.compose_config(START, [*_OURS, *given.hydras], RunMode.RUN)
+                return given, self.compositions.of(tuple(given.choices))
+        except ConfigError as error:
+            raise ConfigError(*given.mistakes, *error.args) from error
 
-        Hydra would stop at the first, without saying where the right ones are.
-        """
-        for override in overrides:
-            key = override.partition("=")[0].lstrip("+~")
-            if key in _NOT_YOURS:
-                told = "can't be set: rootflow makes run folders itself. Set tracking.root."
-                raise ConfigError(f"{key} ({COMMAND_LINE}) {told}")
-        return [_forced(o, self._groups) for o in overrides]
+    def _with_values(self, composition: Composition, given: Given) -> DictConfig:
+        cfg = composition.copy()
+        for override in given.values:
+            try:
+                with self.compositions.config_errors():
+                    apply_value(cfg, override)
+            except ConfigError as error:
+                given.mistakes += error.args
+        return cfg
+
+    def _origins(
+        self, composition: Composition, overrides: Sequence[str], sweep: Sweep | None = None
+    ) -> Origins:
+        plain = tuple(override.removeprefix("++") for override in overrides)
+        return Origins(plain, composition.texts, sweep or Sweep())
 
 
-def _forced(override: str, groups: set[str]) -> str:
-    key = re.match(r"[\w.]+(?==)", override)
-    if key is None or key[0] in groups or key[0].partition(".")[0] == "hydra":
-        return override
-    return f"++{override}"
-
-
-def check_job(cfg: DictConfig) -> tuple[Config, list[str], Path | None]:
+def check_job() -> tuple[Config, list[str], Path | None]:
     """Return the checked config, the overrides and the sweep folder of the job that Hydra runs now.
 
-    The folder is None for a job that isn't one of many.
+    The folder is None for a job that isn't one of many. Works in any process that a launcher chose: what
+    Hydra composed there tells from which files and overrides it did.
     """
     hydra = HydraConfig.get()
-    overrides = [o.removeprefix("++") for o in _task_overrides(hydra)]
-    extra = RootflowSearchPath.extra
-    origins = Origins(tuple(overrides), dict(hydra.runtime.choices), hydra.job.config_name or "config", extra)
-    sweep = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
-    return check(cfg, origins), overrides, sweep
+    overrides = _task_overrides(hydra)
+    folder = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
+    with nullcontext(Composer.current) if Composer.current else _reopened(hydra) as composer:
+        plain = [override.removeprefix("++") for override in overrides]
+        # what varies isn't known here, but was checked before the first job
+        varied = frozenset(o.partition("=")[0] for o in plain) if folder else frozenset()
+        return composer.compose(overrides, Sweep(varied=varied)), plain, folder
+
+
+def _reopened(hydra: Any) -> AbstractContextManager[Composer]:
+    """Open a composer on what Hydra composed from, as Hydra tells it."""
+    sources = {source.provider: source.path for source in hydra.runtime.config_sources}
+    return _open(decoded(sources[LayerSource.provider_name]))
 
 
 def _task_overrides(hydra: Any) -> list[str]:
@@ -181,71 +228,71 @@ def _task_overrides(hydra: Any) -> list[str]:
     return [str(override) for override in task]
 
 
+def _check_number_of_jobs(overrides: Sequence[Override]) -> None:
+    count = 1
+    for override in overrides:
+        if override.is_discrete_sweep():
+            count *= sum(1 for _ in itertools.islice(override.sweep_string_iterator(), _MAX_JOBS + 1))
+        if count > _MAX_JOBS:
+            raise ConfigError(f"-m ({COMMAND_LINE}) gives more than {_MAX_JOBS:,} jobs; vary less at once.")
+
+
+def _told_of_jobs(mistake: str, numbers: list[int], jobs: list[list[str]]) -> str:
+    """Say which jobs have a mistake; nothing more where all have it."""
+    if len(numbers) == len(jobs):
+        return mistake
+    first = " ".join(override.removeprefix("++") for override in jobs[numbers[0]])
+    others = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
+    return f"job {numbers[0]}{others} of {len(jobs)} ({first}): {mistake}"
+
+
+def _check_jobs_differ(configs: list[Config], jobs: list[list[str]], place: str) -> None:
+    seen: dict[str, int] = {}
+    for number, config in enumerate(configs):
+        first = seen.setdefault(identity(config), number)
+        if first != number:
+            told = [" ".join(o.removeprefix("++") for o in jobs[n]) for n in (first, number)]
+            raise ConfigError(
+                f"jobs {first} and {number} of {len(jobs)} ({place}) are the same experiment: {told[0]} and "
+                f"{told[1]}. Vary the seed to run one experiment several times."
+            )
+
+
 @contextmanager
-def open_composer(*, primary: str = "config", extra: Path | None = None) -> Iterator[Composer]:
+def open_composer(
+    *, primary: str = "config", extra: Path | None = None, layers: Sequence[Layer] = ()
+) -> Iterator[Composer]:
     """Start Hydra on ./conf and the shipped conf; whatever Hydra was open before comes back after.
 
     Args:
         primary: the config to start from (`--config-name`).
         extra: a folder searched first (`--config-dir`).
+        layers: configs given as a whole, the overruling last; a file takes the place of `primary`.
 
     Raises:
         ConfigError: ``extra`` is no folder.
     """
     if extra is not None and not extra.is_dir():
-        raise ConfigError(f"--config-dir {extra} is not a folder.")
-    register_plugins(extra.resolve() if extra else None)
+        raise ConfigError(f"--config-dir {extra} ({COMMAND_LINE}) is not a folder.")
+    start = Start(primary, extra.resolve() if extra else None, tuple(layers))
+    with _open(start) as composer:
+        yield composer
+
+
+@contextmanager
+def _open(start: Start) -> Iterator[Composer]:
+    before = RootflowSearchPath.start, Composer.current
+    register_plugins(start)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Hydra 1.4 deprecates version_base, which 1.3 must have
         opened = initialize_config_dir(
             version_base="1.3", config_dir=str(shipped_folder("conf")), job_name="rootflow"
         )
-    with opened:
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
-        yield Composer(hydra, primary=primary, extra=extra)
-
-
-@contextmanager
-def _as_config_errors(composer: Composer) -> Iterator[None]:
-    """Turn what Hydra, OmegaConf and YAML say about a config into one ConfigError."""
     try:
-        yield
-    except (MissingConfigException, ConfigCompositionException, OverrideParseException) as error:
-        raise ConfigError(_explain(error, composer.extra)) from error
-    except (SearchPathException, ConfigLoadError, OmegaConfBaseException, YAMLError) as error:
-        raise ConfigError(_one_line(error)) from error
-    except HydraException as error:
-        raise ConfigError(_one_line(error)) from error
-    except ValueError as error:
-        if "Config group override" not in str(error):
-            raise
-        raise ConfigError(f"{_one_line(error)}: write the option in quotes, e.g. model='\"1\"'.") from error
-    except RecursionError as error:
-        raise ConfigError("an override or a config file is nested too deeply to be read.") from error
-
-
-def _explain(error: HydraException, extra: Path | None) -> str:
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        options = list(error.options or option_files(group, extra))
-        if group and options:
-            listed = ", ".join(options)
-            return f"{group} has no option {option!r}.{did_you_mean(option, options)} Options: {listed}."
-        return f"there is no config {error.missing_cfg_file!r} in {_searched(extra)}."
-    if isinstance(error, OverrideParseException):
-        given = str(error.override).removeprefix("++")
-        return f"{given!r} ({COMMAND_LINE}) can't be read: {_one_line(error)}"
-    cause = error.__cause__
-    return _one_line(error) + (f" {_one_line(cause)}" if cause else "")
-
-
-def _searched(extra: Path | None) -> str:
-    return ", ".join(display_path(folder) for _, folder in config_folders("conf", extra))
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f"{display_path(Path(mark.name))}:{mark.line + 1}: {error.problem}."
-    return " ".join(str(error).replace("++", "").split())
+        with opened:
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            Composer.current = Composer(hydra, start)
+            yield Composer.current
+    finally:
+        RootflowSearchPath.start, Composer.current = before

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rootflow.build import CONFIG_PARAMETERS, OWN_KEYS
 from rootflow.config.folders import shipped_folder
 from rootflow.errors import ConfigError
-from rootflow.registry import GROUPS, components, find_component
+from rootflow.registry import GROUPS, NUM_GIVEN, components, find_component
 from rootflow.signatures import COMPUTED, REQUIRED, Parameter, Signature, read_signature
+from rootflow.sources import definition_path
 
 MISSING = "???"
 """OmegaConf's mark for a value that must be given."""
@@ -34,15 +36,20 @@ AUTO_KEYS = {
 CHOSEN_BY_DATA = ("task",)
 """Groups whose component itself may be `auto`; it then has no keys of its own."""
 
+ALIASES = {
+    "lr": "optimizer.lr",
+    "epochs": "trainer.max_epochs",
+    "steps": "trainer.max_steps",
+    "batch_size": "trainer.batch_size",
+}
+"""Short names of keys that are typed daily; the command line only."""
+
 _LIMITS = {
     "lr": "Annotated[float, Gt(0)]",
     "weight_decay": "Annotated[float, Ge(0)]",
     "momentum": "Annotated[float, Ge(0)]",
 }
 """Ranges that optimizers have and their signatures don't say."""
-
-_GIVEN_AT_RUN_TIME = {"optimizer": 1, "scheduler": 1}
-"""How many leading parameters (the parameters, the optimizer) rootflow passes, not the config."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +98,8 @@ class Schema:
 def schema_of(group: str, node: Mapping[str, Any]) -> Schema | None:
     """Return the schema of a group's node, or None where the source doesn't tell.
 
+    The keys of a component that takes one dataclass are that dataclass's fields.
+
     Args:
         group: e.g. `model`.
         node: has `name` (a registered component) or `_target_` (a dotted path).
@@ -101,14 +110,15 @@ def schema_of(group: str, node: Mapping[str, Any]) -> Schema | None:
     signature = _signature_of(group, node) if group in GROUPS else None
     if signature is None:
         return None
-    own = signature.parameters[_GIVEN_AT_RUN_TIME.get(group, 0) :]
+    own = signature.parameters[NUM_GIVEN.get(group, 0) :]
+    is_flat = len(own) == 1 and _is_one_dataclass(own[0])
     return Schema(
-        title=f"{signature.module}.{signature.qualname}",
+        title=definition_path(signature.module, signature.qualname),
         path=signature.path,
         line=signature.line,
         doc=signature.doc,
-        parameters=tuple(_completed(group, p) for p in own),
-        accepts_more=signature.accepts_more,
+        parameters=tuple(_completed(group, p) for p in (own[0].fields or () if is_flat else own)),
+        accepts_more=signature.accepts_more and not is_flat,
     )
 
 
@@ -119,7 +129,9 @@ def defaults_of(schema: Schema) -> dict[str, Any]:
 
 def bare_components(group: str) -> list[str]:
     """Return the names that a project registered in a group without writing a YAML for them."""
-    return [name for name, found in components(group).items() if found.is_users] if group in GROUPS else []
+    if group not in GROUPS:
+        return []
+    return [name for name, found in components(group).items() if found.is_users and not found.is_spelling]
 
 
 def is_auto_key(group: str, key: str) -> bool:
@@ -138,6 +150,12 @@ def _signature_of(group: str, node: Mapping[str, Any]) -> Signature | None:
         return find_component(group, name).signature()
     except ConfigError:
         return None  # reported by the check, with the place where the name was given
+
+
+def _is_one_dataclass(parameter: Parameter) -> bool:
+    """Whether a component's only parameter stands for its fields: as `build.taken_dataclass` says it."""
+    is_all = parameter.default is REQUIRED or parameter.name in CONFIG_PARAMETERS
+    return is_all and parameter.fields is not None and not any(p.name in OWN_KEYS for p in parameter.fields)
 
 
 def _completed(group: str, parameter: Parameter) -> Parameter:

@@ -10,19 +10,26 @@ at import.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from rootflow.config.folders import config_folders
+from rootflow.config.layers import Start, decoded, encoded, served_configs
+from rootflow.config.origin import display_path, find_line
 from rootflow.config.schema import bare_components, defaults_of, schema_of
+from rootflow.errors import ConfigError
+from rootflow.registry import is_component
 
 
 class ComponentSource(FileConfigSource):
@@ -39,11 +46,12 @@ class ComponentSource(FileConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Load a YAML; put the defaults of the component that it names under what it says."""
-        group = Path(config_path).parent.as_posix()
+        group, _, option = config_path.rpartition("/")
         if super().is_config(config_path):
-            result = super().load_config(config_path)
+            with _naming(Path(self.path, f"{config_path}.yaml")):
+                result = super().load_config(config_path)
         else:
-            config = OmegaConf.create({"name": Path(config_path).stem})
+            config = OmegaConf.create({"name": option})
             result = ConfigResult(
                 provider=self.provider,
                 path=f"{self.scheme()}://{self.path}",
@@ -55,18 +63,27 @@ class ComponentSource(FileConfigSource):
         return result
 
     def is_config(self, config_path: str) -> bool:
-        """Whether there is a YAML, or a registered component without one."""
-        path = Path(config_path)
-        return super().is_config(config_path) or path.stem in self._bare(path.parent.as_posix())
-
-    def _bare(self, group: str) -> list[str]:
-        return bare_components(group) if self.provider == "rootflow" else []
+        """Whether there is a YAML, or a component that can do without one: registered, or an import path."""
+        group, _, option = config_path.rpartition("/")
+        return super().is_config(config_path) or (self.provider == "rootflow" and is_component(group, option))
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         """List YAML files and registered components without one."""
         found = super().list(config_path, results_filter) if super().is_group(config_path) else []
-        bare = self._bare(config_path) if results_filter in (None, ObjectType.CONFIG) else []
-        return sorted({*found, *bare})
+        is_asked = self.provider == "rootflow" and results_filter in (None, ObjectType.CONFIG)
+        return sorted({*found, *(bare_components(config_path) if is_asked else ())})
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say in which file an interpolation can't be read."""
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        key = str(getattr(error, "full_key", None) or "")
+        line = find_line(path.read_text(encoding="utf-8"), key) if key else None
+        place = f"{display_path(path)}:{line or 1}"
+        raise ConfigError(f"{place}: {key} can't be read: {str(error).splitlines()[0]}.") from error
 
 
 def _with_defaults(group: str, config: DictConfig) -> DictConfig:
@@ -89,7 +106,8 @@ class SweepsSource(FileConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Load `sweeps/<name>`."""
-        return super().load_config(_inside(config_path) or "")
+        with _naming(Path(self.path, f"{_inside(config_path)}.yaml")):
+            return super().load_config(_inside(config_path) or "")
 
     def available(self) -> bool:
         """Whether the folder exists."""
@@ -109,8 +127,9 @@ class SweepsSource(FileConfigSource):
         """List the group in the root, or the sweep files in the group."""
         if not config_path.strip("/"):
             return ["sweeps"] if results_filter in (None, ObjectType.GROUP) else []
-        inside = _inside(config_path)
-        return [] if inside is None else super().list(inside, results_filter)
+        if _inside(config_path) is None or results_filter is ObjectType.GROUP:
+            return []
+        return sorted(path.stem for path in Path(self.path).glob("*.yaml"))
 
 
 def _inside(config_path: str) -> str | None:
@@ -119,27 +138,66 @@ def _inside(config_path: str) -> str | None:
     return rest if group == "sweeps" else None
 
 
+class LayerSource(ConfigSource):
+    """Serves what composing starts from. That is its path, so that it can go to other processes."""
+
+    provider_name = "given"
+
+    def __init__(self, provider: str, path: str) -> None:
+        super().__init__(provider=provider, path=path)
+        self.served = served_configs(decoded(self.path))
+
+    @staticmethod
+    def scheme() -> str:
+        """Return the prefix of such sources in Hydra's search path."""
+        return "rootflow-given"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Return a config, over the defaults of the component that it names."""
+        config = OmegaConf.create(self.served[config_path])
+        group = Path(config_path).parent.as_posix()
+        return ConfigResult(
+            provider=self.provider,
+            path=f"{self.scheme()}://",
+            config=_with_defaults(group, config),
+            header={"package": None},
+        )
+
+    def available(self) -> bool:
+        """Always: there is no folder that could be missing."""
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether the path is the root; groups are known by their folders."""
+        return not config_path.strip("/")
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether it was given."""
+        return config_path in self.served
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:  # noqa: ARG002
+        """List nothing: what was given isn't there to be chosen by name."""
+        return []
+
+
 class RootflowSearchPath(SearchPathPlugin):
     """Puts `--config-dir`, ./conf and the shipped conf in front of Hydra's own main folder."""
 
-    extra: Path | None = None
+    start: ClassVar[Start] = Start()
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Called by Hydra once, before anything is composed."""
-        for owner, folder in config_folders("conf", self.extra):
+        search_path.prepend(LayerSource.provider_name, f"{LayerSource.scheme()}://{encoded(self.start)}")
+        for owner, folder in config_folders("conf", self.start.extra):
             # each goes right before Hydra's own, and so after the one before
             search_path.prepend(owner, f"rootflow://{folder}", anchor="main")
         for owner, folder in config_folders("sweeps"):
             search_path.append(f"{owner}-sweeps", f"rootflow-sweeps://{folder}")
 
 
-def register_plugins(extra: Path | None) -> None:
-    """Make the sources above known to Hydra in this process.
-
-    Args:
-        extra: the folder of `--config-dir`.
-    """
-    RootflowSearchPath.extra = extra
+def register_plugins(start: Start) -> None:
+    """Make the sources above known to Hydra in this process, and what it is to start from."""
+    RootflowSearchPath.start = start
     plugins: Any = Plugins.instance()
-    for plugin in (ComponentSource, SweepsSource, RootflowSearchPath):
+    for plugin in (ComponentSource, SweepsSource, LayerSource, RootflowSearchPath):
         plugins.register(plugin)

@@ -8,20 +8,22 @@ from typing import Any
 import yaml
 
 from rootflow.config.folders import option_files
+from rootflow.config.plain_yaml import PlainDumper, escaped
 from rootflow.config.schema import Config, Schema, bare_components, defaults_of, schema_of
 from rootflow.errors import ConfigError, did_you_mean
-from rootflow.registry import GROUPS
+from rootflow.registry import GROUPS, find_unregistered, is_component
 from rootflow.signatures import Parameter, read_signature
 
 
 def options_of(group: str, extra: Path | None = None) -> list[dict[str, Any]]:
     """Return every option of a group: its name, whose it is, and what it is in one line."""
-    files = option_files(group, extra)
+    files, own = option_files(group, extra), bare_components(group)
     rows = [
-        {"option": name, "from": owner, "about": _first_comment(path)}
+        # a shipped file that names a component which the project has its own of is the project's, too
+        {"option": name, "from": "project" if name in own else owner, "about": _first_comment(path)}
         for name, (owner, path) in files.items()
     ]
-    for name in bare_components(group):
+    for name in own:
         schema = schema_of(group, {"name": name}) if name not in files else None
         if schema is not None:
             rows.append({"option": name, "from": "project", "about": schema.doc})
@@ -52,13 +54,12 @@ def read_option(group: str, option: str, extra: Path | None = None) -> dict[str,
         ConfigError: there is no such option.
     """
     files = option_files(group, extra)
-    if option not in files and option in bare_components(group):
+    if option not in files and is_component(group, option):
         return {"name": option}
     if option not in files:
-        options = ", ".join(files)
-        raise ConfigError(
-            f"{group} has no option {option!r}.{did_you_mean(option, files)} Options: {options}."
-        )
+        options = sorted({*files, *bare_components(group)})
+        hint = did_you_mean(option, options) + find_unregistered(group, option)
+        raise ConfigError(f"{group} has no option {option!r}.{hint} Options: {', '.join(options)}.")
     content = yaml.safe_load(files[option][1].read_text(encoding="utf-8")) or {}
     bases = [b for b in content.pop("defaults", []) if isinstance(b, str) and b != "_self_"]
     merged: dict[str, Any] = {}
@@ -72,7 +73,7 @@ def commented_yaml(config: Config) -> str:
     lines: list[str] = []
     own = read_signature(Config.__module__, Config.__qualname__)
     docs = {p.name: p.doc for p in own.parameters} if own else {}
-    for group, node in config.to_dict().items():
+    for group, node in escaped(config.to_dict()).items():
         if not isinstance(node, dict):
             lines.append(f"{_entry(group, node)}  # {docs[group]}")
             continue
@@ -99,7 +100,9 @@ def _commented(node: dict[str, Any], parameters: tuple[Parameter, ...], *, depth
 
 def _entry(key: str, value: Any) -> str:
     """Return `key: value` as one line of YAML."""
-    mapping: str = yaml.safe_dump({key: value}, default_flow_style=True, width=float("inf"), sort_keys=False)
+    mapping: str = yaml.dump(
+        {key: value}, Dumper=PlainDumper, default_flow_style=True, width=float("inf"), sort_keys=False
+    )
     return mapping.strip()[1:-1]
 
 

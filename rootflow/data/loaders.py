@@ -14,9 +14,10 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -24,7 +25,7 @@ from rootflow.data.batch_order import BatchOrder
 from rootflow.data.samples import as_tensor_dataset, inputs_and_targets, num_samples
 from rootflow.data.workers import KeySampler, SeededDataset, collate, leave_signals_to_parent
 from rootflow.errors import DataError
-from rootflow.limits import Auto, NonNegativeInt, PositiveInt
+from rootflow.limits import Auto, Unit
 from rootflow.registry import register
 
 _RESIDENT_FRAC = 0.25
@@ -36,13 +37,13 @@ _RESIDENT_FRAC = 0.25
 class LoaderSettings:
     """How data gets to the device."""
 
-    num_workers: NonNegativeInt | Auto = "auto"
+    num_workers: Annotated[int, Ge(0), Unit("processes")] | Auto = "auto"
     """processes that read samples; 0 reads in the training process"""
 
     resident: bool | Auto = "auto"
     """keep the whole data set in the memory of the device; auto: if it takes a quarter of it at most"""
 
-    prefetch_factor: PositiveInt = 4
+    prefetch_factor: Annotated[int, Ge(1), Unit("batches")] = 4
     """batches that each worker reads ahead"""
 
 

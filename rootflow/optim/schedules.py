@@ -6,6 +6,7 @@ nothing of steps, optimizers or torch. `WarmupDecay` applies one to the learning
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ChainedScheduler, LambdaLR, LRScheduler
 
+from rootflow.durations import Duration, count_steps
+from rootflow.errors import ConfigError
 from rootflow.limits import Fraction, NonNegativeFloat, PositiveInt
 from rootflow.optim.intervals import Interval, interval_of
 from rootflow.registry import register
@@ -39,8 +42,8 @@ class Schedule:
     """value between the rise and the fall"""
     final: float = 0.0
     """value at the end; `constant` never leaves the peak"""
-    warmup_frac: Fraction = 0.0
-    """share of the duration, at its start, over which the number rises in a line"""
+    warmup_frac: NonNegativeFloat = 0.0
+    """share of the duration, at its start, over which the number rises in a line; above 1 it never arrives"""
     decay_frac: Fraction = 1.0
     """share of the duration, at its end, over which the number falls; the rise has precedence"""
 
@@ -65,27 +68,44 @@ class WarmupDecay(LambdaLR):
 
     Args:
         optimizer: its learning rate is the peak
-        total_steps: updates in the whole training
+        total_steps: updates in the whole training; null: nobody knows, and the shape must be constant
+        steps_per_epoch: updates in an epoch, for durations in epochs
         shape: how it falls; constant stays at the peak
-        warmup_frac: share of the updates over which it rises from 0
-        decay_frac: share of the updates, at the end, over which it falls; 0.2 is warm-up, stable, decay
+        warmup: how long it rises from 0 at the start: `5%`, `500 steps` or `2 epochs`
+        decay: how long it falls at the end; `20%` is warm-up, stable, decay
         final_frac: learning rate at the end, as a share of the peak
+
+    Raises:
+        ConfigError: without total_steps, the shape falls or the warm-up is a share.
     """
 
     interval: ClassVar[Interval] = "step"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what the run tells, and each key of the config
         self,
         optimizer: Optimizer,
-        total_steps: PositiveInt,
+        total_steps: PositiveInt | None,
         *,
+        steps_per_epoch: PositiveInt,
         shape: Shape = "linear",
-        warmup_frac: Fraction = 0.05,
-        decay_frac: Fraction = 1.0,
+        warmup: Duration = "5%",
+        decay: Duration = "100%",
         final_frac: NonNegativeFloat = 0.0,
     ) -> None:
-        schedule = Schedule(shape=shape, final=final_frac, warmup_frac=warmup_frac, decay_frac=decay_frac)
-        super().__init__(optimizer, lambda step: schedule.value_at((step + 0.5) / total_steps))
+        count = functools.partial(count_steps, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
+        falls = shape != "constant"
+        if falls and total_steps is None:
+            raise ConfigError(
+                f"scheduler.shape is {shape!r}, which falls until the end of a training, whose length is not "
+                "known. Choose scheduler=constant, or give trainer.max_epochs or trainer.max_steps."
+            )
+        rise = count(warmup, key="scheduler.warmup")
+        fall = count(decay, key="scheduler.decay") if falls else 0.0
+        duration = total_steps or max(rise, 1.0)  # a constant of unknown length is all said with its rise
+        schedule = Schedule(
+            shape=shape, final=final_frac, warmup_frac=rise / duration, decay_frac=fall / duration
+        )
+        super().__init__(optimizer, lambda step: schedule.value_at((step + 0.5) / duration))
 
 
 @register("scheduler", "chained")
@@ -102,7 +122,7 @@ def chained(optimizer: Optimizer, schedulers: list[LRScheduler]) -> ChainedSched
 def scheduler_facts(
     scheduler: Callable[..., Any],
     *,
-    num_steps: int,
+    num_steps: int | None,
     steps_per_epoch: int,
     lr: float,
     higher_is_better: bool | None = None,
@@ -114,24 +134,23 @@ def scheduler_facts(
 
     Args:
         scheduler: a class, or a function that returns a scheduler.
-        num_steps: updates in the whole training.
+        num_steps: updates in the whole training; None where nobody knows, and then nothing that needs it.
         steps_per_epoch: updates in a whole epoch.
         lr: the optimizer's learning rate.
         higher_is_better: of the monitored metric; None where there is none, and then no `mode`.
     """
-    num_epochs = math.ceil(num_steps / steps_per_epoch)
-    counts_steps = not isinstance(scheduler, type) or interval_of(scheduler) == "step"
-    duration = (num_steps, "updates") if counts_steps else (num_epochs, "epochs")
-    whole = (duration[0], f"{duration[1]} in the whole training")
     facts: dict[str, tuple[float | str, str]] = {
-        "total_steps": whole,
-        "total_iters": whole,
-        "T_max": whole,
-        "epochs": (num_epochs, "epochs in the whole training"),
         "steps_per_epoch": (steps_per_epoch, "updates in an epoch"),
         "max_lr": (lr, "the optimizer's lr"),
         "base_lr": (lr / 4, "a quarter of the optimizer's lr (Smith 2017, arXiv 1506.01186)"),
     }
+    if num_steps is not None:
+        num_epochs = math.ceil(num_steps / steps_per_epoch)
+        counts_steps = not isinstance(scheduler, type) or interval_of(scheduler) == "step"
+        length, counted = (num_steps, "updates") if counts_steps else (num_epochs, "epochs")
+        whole = (length, f"{counted} in the whole training")
+        facts |= {"total_steps": whole, "total_iters": whole, "T_max": whole}
+        facts["epochs"] = (num_epochs, "epochs in the whole training")
     if higher_is_better is not None:
         facts["mode"] = ("max" if higher_is_better else "min", "the better side of the monitored metric")
     return facts

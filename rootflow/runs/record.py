@@ -39,6 +39,7 @@ class RunFields(TypedDict, total=False):
     argv: list[str]  # secrets left out, as everywhere here
     overrides: list[str]  # what the command line changed, in Hydra's form
     config: dict[str, Any]  # resolved and nested
+    identity: str  # of the experiment: equal for two runs of the same config, however it was written
     seed: int | None
     discovered: dict[str, dict[str, Any]]  # dotted key -> {"value": ..., "reason": ...}
     dataset: dict[str, Any]

@@ -174,7 +174,7 @@ class _Bars:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.fields[of]}"),
+            TextColumn("{task.completed:.0f}{task.fields[of]}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
             console=self._rich,
@@ -183,8 +183,8 @@ class _Bars:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._epochs = self._progress.add_task("epoch", total=None, of="?", note="")
-        self._steps = self._progress.add_task("step", total=None, of="?", note="")
+        self._epochs = self._progress.add_task("epoch", total=None, of="", note="")
+        self._steps = self._progress.add_task("step", total=None, of="", note="")
         self._redirection = contextlib.ExitStack()
 
     def show(self, state: _State) -> None:
@@ -192,10 +192,10 @@ class _Bars:
             self._redirection.enter_context(_printing_above(self._rich))
             self._progress.start()
         done = state.epoch - 1 + state.step / state.steps
-        of_epochs = "?" if state.max_epochs is None else str(state.max_epochs)
+        of_epochs = "" if state.max_epochs is None else f"/{state.max_epochs}"
         self._progress.update(self._epochs, completed=done, total=state.max_epochs, of=of_epochs)
         self._progress.update(
-            self._steps, completed=state.step, total=state.steps, of=str(state.steps), note=state.figures()
+            self._steps, completed=state.step, total=state.steps, of=f"/{state.steps}", note=state.figures()
         )
         self._progress.refresh()
 

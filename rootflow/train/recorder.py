@@ -43,7 +43,7 @@ class Recorder:
         self._console = console
         self._log_every = trainer.log_every
         self._max_epochs = _max_epochs(trainer, steps_per_epoch)
-        self._steps_per_epoch = min(steps_per_epoch, trainer.num_steps(steps_per_epoch))
+        self._steps_per_epoch = min(steps_per_epoch, trainer.num_steps(steps_per_epoch) or steps_per_epoch)
         self._loss = math.nan
         self._lr = 0.0
         self._num_samples = 0
@@ -120,5 +120,6 @@ class Recorder:
         self._mirror.log(row)
 
 
-def _max_epochs(trainer: Trainer, steps_per_epoch: int) -> int:
-    return math.ceil(trainer.num_steps(steps_per_epoch) / steps_per_epoch)
+def _max_epochs(trainer: Trainer, steps_per_epoch: int) -> int | None:
+    num_steps = trainer.num_steps(steps_per_epoch)
+    return None if num_steps is None else math.ceil(num_steps / steps_per_epoch)

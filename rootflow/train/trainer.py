@@ -6,16 +6,17 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from rootflow.checkpoint import WeightKeeper
 from rootflow.errors import ConfigError, DataError, RunError
-from rootflow.limits import Auto, PositiveFloat, PositiveInt
+from rootflow.limits import Auto, Epochs, PositiveFloat, Samples, Seconds, Steps, Unit
 from rootflow.registry import register
 from rootflow.tasks import Task
 from rootflow.train.hooks import EvaluationReport, Hooks
@@ -42,25 +43,28 @@ class FitResult:
 class Trainer:
     """Trains any nn.Module on any loader of `(inputs, targets)`."""
 
-    max_epochs: PositiveInt | Auto = "auto"
-    """passes over the training data; auto: by the size of the data, or unlimited with max_steps"""
+    max_epochs: Epochs | Auto | None = "auto"
+    """passes over the data; auto: by the size of the data, or unlimited with max_steps; null: no limit"""
 
-    max_steps: PositiveInt | None = None
+    max_steps: Steps | None = None
     """optimizer updates after which to stop; null: no limit"""
 
-    patience: PositiveInt | None = None
+    max_time: Seconds | None = None
+    """seconds of training after which to stop, or e.g. `90 min`; null: no limit"""
+
+    patience: Annotated[int, Ge(1), Unit("evaluations")] | None = None
     """evaluations without improvement after which to stop; null: never"""
 
-    batch_size: PositiveInt | Auto = "auto"
+    batch_size: Samples | Auto = "auto"
     """samples per optimizer update, over all devices; for the loaders: `fit` takes theirs"""
 
-    micro_batch_size: PositiveInt | Auto = "auto"
+    micro_batch_size: Samples | Auto = "auto"
     """samples per forward and backward pass on one device; changes memory, not the mathematics"""
 
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, ...; auto: the accelerator if there is one"""
 
-    num_threads: PositiveInt | Auto = "auto"
+    num_threads: Annotated[int, Ge(1), Unit("threads")] | Auto = "auto"
     """threads of a run on the CPU; auto: one where updates are small, else one a core; not set by `fit`"""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -72,7 +76,7 @@ class Trainer:
     grad_clip_norm: PositiveFloat | None = None
     """L2 norm of all gradients above which they are scaled down; null: never"""
 
-    log_every: PositiveInt = 10
+    log_every: Steps = 10
     """updates between two rows of training metrics, and between two looks whether the loss is finite"""
 
     def arithmetic(self, model: nn.Module) -> Arithmetic:
@@ -82,8 +86,8 @@ class Trainer:
         channels_last = find_channels_last(model)[0] if self.channels_last == "auto" else self.channels_last
         return Arithmetic(device, dtype, channels_last)
 
-    def num_steps(self, steps_per_epoch: int) -> int:
-        """Return how many updates a training will make, unless it stops early.
+    def num_steps(self, steps_per_epoch: int) -> int | None:
+        """Return how many updates a training makes at most; None where only time or patience ends it.
 
         Raises:
             ConfigError: nothing limits it.
@@ -91,11 +95,13 @@ class Trainer:
         """
         if steps_per_epoch < 1:
             raise DataError("the training loader has no batch; lower trainer.batch_size or bring more data.")
-        by_epochs = math.inf if self.max_epochs == "auto" else self.max_epochs * steps_per_epoch
+        by_epochs = self.max_epochs * steps_per_epoch if isinstance(self.max_epochs, int) else math.inf
         limit = min(by_epochs, self.max_steps or math.inf)
-        if limit == math.inf:
-            raise ConfigError("nothing ends the training: give trainer.max_epochs or trainer.max_steps.")
-        return int(limit)
+        if limit == math.inf and self.max_time is None and self.patience is None:
+            raise ConfigError(
+                "nothing ends the training: give trainer.max_epochs, max_steps, max_time or patience."
+            )
+        return None if limit == math.inf else int(limit)
 
     def fit(  # noqa: PLR0913  # what is trained, on what, how, and who watches: all the caller's
         self,
@@ -132,18 +138,20 @@ class Trainer:
         last: dict[str, float] = {}
         best: dict[str, float] = {}
         epoch, stop_reason = 0, ""
+        training_since_s = time.monotonic()
         while not stop_reason:
             epoch += 1
-            started_at = time.monotonic()
+            epoch_since_s = time.monotonic()
             loss_sum, num_samples = torch.zeros((), device=learner.arithmetic.device), 0
             for report in train_steps(learner, train, epoch):
                 loss_sum += report.loss * report.num_samples
                 num_samples += report.num_samples
-                if report.step % self.log_every == 0 or report.step == num_steps:
+                limit = self._limit_reached(report.step, num_steps, time.monotonic() - training_since_s)
+                if report.step % self.log_every == 0 or limit:
                     check_finite(report.loss, report)
                 for hook in hooks:
                     hook.on_step(report)
-                if report.step == num_steps:
+                if limit:
                     break
             learner.end_epoch()
 
@@ -160,10 +168,12 @@ class Trainer:
             if keeper is not None:
                 names = ("best", "last") if is_best else ("last",)
                 keeper.keep(names, model, last | {"step": learner.step, "epoch": epoch})
-            elapsed_s = time.monotonic() - started_at
+            elapsed_s = time.monotonic() - epoch_since_s
             for hook in hooks:
                 hook.on_evaluation(EvaluationReport(learner.step, epoch, last, monitor, is_best, elapsed_s))
-            stop_reason = self._stop_reason(learner.step, num_steps, stopping)
+            stop_reason = limit
+            if stopping.should_stop and not limit:
+                stop_reason = f"no improvement in {stopping.num_since_best} evaluations"
         return FitResult(learner.step, epoch, stop_reason, last, best)
 
     def _learner(
@@ -174,10 +184,8 @@ class Trainer:
         arithmetic.place(model)
         return Learner(model, task, optimizer, scheduler, arithmetic, micro, self.grad_clip_norm)
 
-    def _stop_reason(self, step: int, num_steps: int, stopping: EarlyStopping) -> str:
-        if step >= num_steps:
-            limit = "max_steps" if step == self.max_steps else "max_epochs"
-            return f"{limit} reached"
-        if stopping.should_stop:
-            return f"no improvement in {stopping.num_since_best} evaluations"
-        return ""
+    def _limit_reached(self, step: int, num_steps: int | None, elapsed_s: float) -> str:
+        """Return which limit an update has reached; empty if none."""
+        if step == num_steps:
+            return f"{'max_steps' if step == self.max_steps else 'max_epochs'} reached"
+        return "max_time reached" if self.max_time is not None and elapsed_s >= self.max_time else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rootflow.config.compose import open_composer
+from rootflow.config.compose import check_job, open_composer
 from rootflow.errors import ConfigError
 from tests.config.conftest import Compose
 
@@ -76,6 +76,19 @@ def test_a_projects_own_primary_config_builds_on_the_shipped_one(compose: Compos
     assert (config.model["name"], config.seed) == ("convnet", 7)
 
 
+def test_an_experiment_overrules_a_projects_config(compose: Compose, project: Path) -> None:
+    (project / "conf" / "experiment").mkdir()
+    (project / "conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /model: resnet\nseed: 3\n"
+    )
+    config = project / "conf" / "config.yaml"
+    config.write_text("defaults:\n  - rootflow\n  - override model: convnet\n  - _self_\nseed: 7\n")
+    assert (compose().seed, compose("experiment=mine").seed) == (7, 3)
+    assert (compose().model["name"], compose("experiment=mine").model["name"]) == ("convnet", "resnet")
+    config.write_text("defaults:\n  - rootflow\n  - experiment: null\n  - _self_\nseed: 7\n")
+    assert compose("experiment=mine").seed == 7, "a config may say itself where an experiment comes"
+
+
 def test_an_option_may_build_on_another(compose: Compose, project: Path) -> None:
     (project / "conf" / "model" / "small.yaml").write_text("defaults:\n  - mlp\n  - _self_\nhidden: [4]\n")
     config = compose("model=small")
@@ -108,6 +121,25 @@ def test_the_jobs_of_a_multirun_are_known_before_it(project: Path) -> None:
         assert len(composer.check_jobs(["+sweeps=seeds"])) == 6
         with pytest.raises(ConfigError, match="seed is -1"):
             composer.check_jobs(["seed=0,-1"])
+
+
+def test_the_command_line_replaces_what_a_sweep_file_varies(project: Path) -> None:
+    with open_composer() as composer:
+        configs = composer.check_jobs(["+sweeps=seeds", "seed=7"])
+        ran = composer.multirun(_seed_of_job, ["+sweeps=seeds", "seed=7"], project / "sweep")
+    assert [c.seed for c in configs] == ran == [7, 7]
+
+
+def _seed_of_job(_cfg: object) -> int:
+    return check_job()[0].seed
+
+
+def test_jobs_that_would_be_the_same_experiment_are_refused(project: Path) -> None:
+    with open_composer() as composer:
+        with pytest.raises(ConfigError, match=r"jobs 0 and 2 of 4 \(command line\) are the same experiment"):
+            composer.check_jobs(["optimizer.lr=0.1,1.0e-1", "seed=0,1"])
+        with pytest.raises(ConfigError, match=r"job 1 of 3 \(seed=-1\): seed is -1 .*command line"):
+            composer.check_jobs(["seed=0,-1,2"])
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ def test_an_instance_counts_as_its_class() -> None:
 
 
 def test_ours_counts_updates() -> None:
-    assert interval_of(WarmupDecay(make_optimizer(), 10)) == interval_of(WarmupDecay) == "step"
+    ours = WarmupDecay(make_optimizer(), 10, steps_per_epoch=5)
+    assert interval_of(ours) == interval_of(WarmupDecay) == "step"
 
 
 def test_a_subclass_counts_as_its_base_unless_it_says_otherwise() -> None:

@@ -13,6 +13,7 @@ import yaml
 from torch.optim import SGD, Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
+from rootflow.errors import ConfigError
 from rootflow.optim.intervals import interval_of
 from rootflow.optim.schedules import Schedule, WarmupDecay, chained, scheduler_facts
 from rootflow.registry import find_component
@@ -62,6 +63,7 @@ def test_the_rise_has_precedence_over_the_fall() -> None:
     ("settings", "at_half", "at_end"),
     [
         ({"warmup_frac": 1.0}, 0.5, 1.0),
+        ({"warmup_frac": 2.0}, 0.25, 0.5),
         ({"decay_frac": 0.0}, 1.0, 1.0),
         ({"decay_frac": 0.0, "final": 9.0}, 1.0, 1.0),
     ],
@@ -79,31 +81,71 @@ def test_beyond_the_ends_the_number_is_as_at_the_ends() -> None:
 @pytest.mark.parametrize(
     ("settings", "golden"),
     [
-        ({"warmup_frac": 0.0}, [0.95, 0.85, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25, 0.15, 0.05]),
+        ({"warmup": "0%"}, [0.95, 0.85, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25, 0.15, 0.05]),
+        ({"warmup": "20%"}, [0.25, 0.75, 0.9375, 0.8125, 0.6875, 0.5625, 0.4375, 0.3125, 0.1875, 0.0625]),
+        ({"warmup": "20%", "decay": "20%"}, [0.25, 0.75, 1, 1, 1, 1, 1, 1, 0.75, 0.25]),
+        ({"warmup": "2 steps", "decay": "1 epoch"}, [0.25, 0.75, 1, 1, 1, 1, 0.875, 0.625, 0.375, 0.125]),
+        ({"warmup": "0.5 epochs", "decay": "2"}, [0.25, 0.75, 1, 1, 1, 1, 1, 1, 0.75, 0.25]),
         (
-            {"warmup_frac": 0.2},
-            [0.25, 0.75, 0.9375, 0.8125, 0.6875, 0.5625, 0.4375, 0.3125, 0.1875, 0.0625],
-        ),
-        ({"warmup_frac": 0.2, "decay_frac": 0.2}, [0.25, 0.75, 1, 1, 1, 1, 1, 1, 0.75, 0.25]),
-        (
-            {"warmup_frac": 0.0, "decay_frac": 0.2, "shape": "one_minus_sqrt"},
+            {"warmup": "0 steps", "decay": "20%", "shape": "one_minus_sqrt"},
             [1, 1, 1, 1, 1, 1, 1, 1, 0.5, 1 - math.sqrt(0.75)],
         ),
-        ({"warmup_frac": 0.0, "decay_frac": 0.2, "final_frac": 0.5}, [1, 1, 1, 1, 1, 1, 1, 1, 0.875, 0.625]),
-        ({"warmup_frac": 0.0, "shape": "constant"}, [1] * 10),
+        ({"warmup": "0%", "decay": "20%", "final_frac": 0.5}, [1, 1, 1, 1, 1, 1, 1, 1, 0.875, 0.625]),
+        ({"warmup": "0%", "shape": "constant"}, [1] * 10),
         (
-            {"warmup_frac": 0.0, "shape": "cosine"},
+            {"warmup": "0%", "shape": "cosine"},
             [math.cos(math.pi * (i + 0.5) / 20) ** 2 for i in range(10)],
         ),
+        ({"warmup": "20 steps"}, [(i + 0.5) / 20 for i in range(10)]),
     ],
 )
 def test_the_learning_rate_of_every_update_is_as_worked_out_by_hand(settings, golden: list[float]) -> None:
-    assert trace(WarmupDecay(make_optimizer(), 10, **settings), 10) == pytest.approx(golden)
+    scheduler = WarmupDecay(make_optimizer(), 10, steps_per_epoch=4, **settings)
+    assert trace(scheduler, 10) == pytest.approx(golden)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "golden"),
+    [
+        ("0 steps", [1.0] * 6),
+        ("2 steps", [0.25, 0.75, 1, 1, 1, 1]),
+        ("1 epoch", [0.125, 0.375, 0.625, 0.875, 1, 1]),
+    ],
+)
+def test_a_constant_rate_needs_no_length_of_the_training(warmup: str, golden: list[float]) -> None:
+    scheduler = WarmupDecay(make_optimizer(), None, steps_per_epoch=4, shape="constant", warmup=warmup)
+    assert trace(scheduler, 6) == pytest.approx(golden)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            {"shape": "constant"},
+            r"scheduler\.warmup is '5%', a share of the training, whose length is not known",
+        ),
+        (
+            {"warmup": "1 step"},
+            r"scheduler\.shape is 'linear', which falls until the end .* scheduler=constant",
+        ),
+        ({"warmup": "5 min"}, r"scheduler\.shape is 'linear'"),
+    ],
+)
+def test_what_needs_the_length_is_refused_without_it(settings, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        WarmupDecay(make_optimizer(), None, steps_per_epoch=4, **settings)
+
+
+def test_a_duration_that_is_none_is_told_with_its_key() -> None:
+    with pytest.raises(
+        ConfigError, match=r"scheduler\.decay is '5 min'; it must be a duration like '500 steps'"
+    ):
+        WarmupDecay(make_optimizer(), 10, steps_per_epoch=4, decay="5 min")
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 19, 1000])
 def test_no_update_is_lost_to_a_learning_rate_of_zero(num_steps: int) -> None:
-    rates = trace(WarmupDecay(make_optimizer(), num_steps), num_steps)
+    rates = trace(WarmupDecay(make_optimizer(), num_steps, steps_per_epoch=10), num_steps)
     assert min(rates) > 0
     assert max(rates) <= 1
     assert rates[-1] <= 1 / num_steps
@@ -112,18 +154,18 @@ def test_no_update_is_lost_to_a_learning_rate_of_zero(num_steps: int) -> None:
 def test_every_group_keeps_its_own_peak() -> None:
     weights = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
     optimizer = SGD([{"params": weights[:1], "lr": 0.5}, {"params": weights[1:]}], lr=0.1)
-    WarmupDecay(optimizer, 10, warmup_frac=0.2)
+    WarmupDecay(optimizer, 10, steps_per_epoch=4, warmup="20%")
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.125, 0.025])
 
 
 def test_a_saved_and_loaded_schedule_goes_on() -> None:
-    whole = trace(WarmupDecay(make_optimizer(), 20), 20)
+    whole = trace(WarmupDecay(make_optimizer(), 20, steps_per_epoch=4), 20)
     optimizer = make_optimizer()
-    scheduler = WarmupDecay(optimizer, 20)
+    scheduler = WarmupDecay(optimizer, 20, steps_per_epoch=4)
     trace(scheduler, 8)
     saved = copy.deepcopy((optimizer.state_dict(), scheduler.state_dict()))
     optimizer = make_optimizer()
-    scheduler = WarmupDecay(optimizer, 20)
+    scheduler = WarmupDecay(optimizer, 20, steps_per_epoch=4)
     optimizer.load_state_dict(saved[0])
     scheduler.load_state_dict(saved[1])
     assert trace(scheduler, 12) == whole[8:]
@@ -163,6 +205,11 @@ def test_epochs_times_their_updates_cover_the_training() -> None:
         assert facts["epochs"] * facts["steps_per_epoch"] >= num_steps
 
 
+def test_of_an_unknown_length_nothing_is_told() -> None:
+    facts = scheduler_facts(WarmupDecay, num_steps=None, steps_per_epoch=10, lr=0.4)
+    assert facts.keys() == {"steps_per_epoch", "max_lr", "base_lr"}
+
+
 def test_learning_rates_are_those_of_the_optimizer() -> None:
     facts = facts_of(lr_scheduler.CyclicLR)
     assert (facts["base_lr"], facts["max_lr"]) == (0.1, 0.4)
@@ -192,7 +239,7 @@ def build_from_conf(name: str, optimizer: Optimizer, num_steps: int, steps_per_e
     lr = optimizer.param_groups[0]["lr"]
     facts = facts_of(make, num_steps, steps_per_epoch, lr)
     if make is WarmupDecay:
-        node["total_steps"] = "auto"  # required and left out
+        node |= {"total_steps": "auto", "steps_per_epoch": "auto"}  # required and left out
     if name in ("sequential_lr", "chained_scheduler"):
         node["schedulers"] = [
             lr_scheduler.LinearLR(optimizer),

@@ -189,7 +189,9 @@ def test_a_run_of_unknown_length_has_a_bar_too(open_terminal, monkeypatch, at_on
     with Console.open() as console:
         console.progress(3, None, step=1, steps_per_epoch=10, loss=float("nan"))
     shown = terminal.shown()
-    assert "/?" in shown
+    assert "1/10" in shown
+    assert "/?" not in shown
+    assert "None" not in shown
     assert "nan" not in shown
 
 

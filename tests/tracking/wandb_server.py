@@ -1,4 +1,4 @@
-"""A W&B server on the loopback interface, as far as one run of the real client needs it.
+"""A W&B server on the loopback interface, as far as a run, a sweep and an agent of the real client need it.
 
 It is our reading of the protocol of the client 0.31: it proves that rootflow drives the real client, not
 that the service answers the same. A call that it doesn't know is kept in `unknown`, for tests to refuse.
@@ -6,12 +6,16 @@ that the service answers the same. A call that it doesn't know is kept in `unkno
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+
+import yaml
 
 API_KEY = "a" * 40
 
@@ -32,11 +36,43 @@ class ReceivedRun:
         return {key: item["value"] for key, item in config.items() if key != "_wandb"}
 
 
+@dataclass
+class ServedSweep:
+    """A grid: each run that an agent asks for gets the next combination."""
+
+    config: dict[str, Any]
+    runs: dict[str, dict[str, Any]]
+    """By id, the parameters."""
+    given_out: int = 0
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Self:
+        combinations = list(_grid(config["parameters"]))
+        return cls(config, {f"run{number}": chosen for number, chosen in enumerate(combinations)})
+
+    def next_command(self) -> dict[str, Any]:
+        if self.given_out == len(self.runs):
+            return {"type": "exit"}
+        run_id, parameters = list(self.runs.items())[self.given_out]
+        self.given_out += 1
+        args = {key: {"value": value} for key, value in parameters.items()}
+        return {"type": "run", "run_id": run_id, "program": self.config["program"], "args": args}
+
+
+def _grid(parameters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    choices = [
+        list(_grid(given["parameters"])) if "parameters" in given else given.get("values") or [given["value"]]
+        for given in parameters.values()
+    ]
+    return (dict(zip(parameters, chosen, strict=True)) for chosen in itertools.product(*choices))
+
+
 class WandbServer:
     """Serves in a thread from construction to `close`; `refuse` makes it answer 401 to everything."""
 
     def __init__(self) -> None:
         self.runs: dict[str, ReceivedRun] = {}
+        self.sweeps: dict[str, ServedSweep] = {}
         self.unknown: list[str] = []
         self.refuse = False
         server = self
@@ -89,6 +125,25 @@ class WandbServer:
                     {"name": file, "uploadUrl": f"{self.url}/put/{name}/{file}"} for file in given["files"]
                 ]
                 return {"createRunFiles": {"runID": name, "uploadHeaders": [], "files": files}}
+            case "UpsertSweep":
+                name = f"sweep{len(self.sweeps)}"
+                self.sweeps[name] = ServedSweep.of(yaml.safe_load(given["config"]))
+                return {
+                    "upsertSweep": {
+                        "sweep": {"name": name, "project": project},
+                        "configValidationWarnings": [],
+                    }
+                }
+            case "SweepWithRuns":
+                name = given["sweep"]
+                sweep = {"id": name, "name": name, "state": "RUNNING", "runs": {"edges": []}}
+                return {"project": {"sweep": {**sweep, "config": yaml.safe_dump(self.sweeps[name].config)}}}
+            case "CreateAgent":
+                return {"createAgent": {"agent": {"id": given["sweep"]}}}
+            case "Heartbeat":
+                is_busy = any(json.loads(given.get("runState") or "{}").values())
+                commands = [] if is_busy else [self.sweeps[given["id"]].next_command()]
+                return {"agentHeartbeat": {"agent": {"id": given["id"]}, "commands": json.dumps(commands)}}
         self.unknown.append(operation)
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -151,13 +152,76 @@ def test_patience_ends_a_training_that_no_longer_improves() -> None:
 
 def test_a_training_that_nothing_would_end_is_refused() -> None:
     model = make_model()
-    with pytest.raises(ConfigError, match=r"give trainer\.max_epochs or trainer\.max_steps"):
-        make_trainer().fit(
-            model,
-            DataLoader(make_data()),
-            task=Classification(),
-            optimizer=torch.optim.SGD(model.parameters()),
-        )
+    for max_epochs in ("auto", None):
+        with pytest.raises(ConfigError, match=r"give trainer\.max_epochs, max_steps, max_time or patience\."):
+            make_trainer(max_epochs=max_epochs).fit(
+                model,
+                DataLoader(make_data()),
+                task=Classification(),
+                optimizer=torch.optim.SGD(model.parameters()),
+            )
+
+
+def test_patience_alone_ends_a_training_of_no_set_length() -> None:
+    model, recording = make_model(), Recording()
+    result = make_trainer(max_epochs=None, patience=2).fit(
+        model,
+        DataLoader(make_data(), batch_size=16),
+        task=Classification(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.0),
+        hooks=[recording],
+    )
+    assert (result.step, result.epoch) == (15, 3)
+    assert result.stop_reason == "no improvement in 2 evaluations"
+    assert len(recording.evaluations) == 3
+
+
+@pytest.mark.parametrize("others", [{"max_epochs": None}, {"max_epochs": 50}, {"max_steps": 9}])
+def test_time_ends_a_training_at_the_first_update_after_it(
+    others: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+
+    class SevenSecondsEach(Recording):
+        def on_step(self, report: StepReport) -> None:
+            nonlocal now_s
+            super().on_step(report)
+            now_s += 7.0
+
+    monkeypatch.setattr("rootflow.train.trainer.time", SimpleNamespace(monotonic=lambda: now_s))
+    model, recording = make_model(), SevenSecondsEach()
+    result = make_trainer(max_time=42.0, **others).fit(
+        model,
+        DataLoader(make_data(), batch_size=16),
+        DataLoader(make_data(seed=1), batch_size=16),
+        task=Classification(),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        hooks=[recording],
+    )
+    assert [(e.step, e.epoch, e.elapsed_s) for e in recording.evaluations] == [(5, 1, 35.0), (7, 2, 14.0)]
+    assert (result.step, result.stop_reason) == (7, "max_time reached")
+
+
+def test_of_two_limits_reached_at_once_that_on_updates_is_told() -> None:
+    model = make_model()
+    result = make_trainer(max_steps=1, max_time=1e-9).fit(
+        model,
+        DataLoader(make_data(), batch_size=16),
+        task=Classification(),
+        optimizer=torch.optim.SGD(model.parameters()),
+    )
+    assert (result.step, result.stop_reason) == (1, "max_steps reached")
+
+
+def test_the_number_of_updates_is_that_of_the_nearest_limit() -> None:
+    def num_steps(**limits: Any) -> int | None:
+        return make_trainer(**limits).num_steps(5)
+
+    assert num_steps(max_epochs=3) == 15
+    assert num_steps(max_epochs=3, max_steps=7, max_time=1.0, patience=1) == 7
+    assert num_steps(max_epochs=None, max_steps=7) == 7
+    assert num_steps(max_epochs=None, max_time=60.0) is None
+    assert num_steps(patience=3) is None
 
 
 def test_a_loss_that_is_not_finite_ends_the_training() -> None:

@@ -1,0 +1,431 @@
+"""Keys that contradict each other, and keys that have no effect; told before anything is built.
+
+A rule knows what the code of rootflow or torch does with a key, and holds for their components only: a
+user's own may do something else with a key of that name. It says nothing where one of its keys is missing.
+
+A key without effect is told where it was set for this run: on the command line, or in an experiment. What
+stands in a project's files, or in a config given as a whole, may wait for its switch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from rootflow.config.flat import to_flat
+from rootflow.config.origin import COMMAND_RANK, EXPERIMENT_RANK, Origins
+from rootflow.config.schema import defaults_of, schema_of
+from rootflow.errors import shown
+from rootflow.registry import components
+
+_LENGTHS = ("total_steps", "T_max", "total_iters", "epochs")
+"""Keys of schedulers that are the length of the training when they are `auto`."""
+
+_LENGTH_BOUNDS = ("discover.min_epochs", "discover.max_epochs", "discover.num_updates")
+
+_TENSOR_DATA = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "csv", "tensors")
+"""Data sets that lie in memory as tensors: batches are taken out by indexing, no process reads them."""
+
+_WITH_TEST_DATA = ("mnist", "fashion_mnist", "cifar10", "cifar100")
+
+_WITHOUT_MOMENTUM = ("Adadelta", "Adafactor", "Adagrad", "ASGD", "LBFGS", "Rprop")
+_ONLY_ON_ACCELERATORS = ("Adadelta", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop")
+"""Optimizers that can be captured in a CUDA graph and have no fused kernel, which would take any device."""
+
+
+def broken_rules(values: Mapping[str, Any], origins: Origins) -> list[str]:
+    """Return a message for every rule that a config breaks, with the values and places of its keys.
+
+    Args:
+        values: groups and their keys, each value checked; a group or key with a mistake may be missing.
+        origins: where the values came from.
+    """
+    config = _Config(values, origins)
+    told: dict[str, str] = {}
+    for rule in _RULES:
+        for key, message in _broken(rule, config):
+            told.setdefault(key, message)
+    return [*told.values()]
+
+
+class _Config:
+    """The values of rootflow's and torch's components by dotted key, and how to say them."""
+
+    def __init__(self, values: Mapping[str, Any], origins: Origins) -> None:
+        self.values = values
+        self.origins = origins
+        self.flat = to_flat({group: node for group, node in values.items() if _is_known(group, node)})
+
+    def __getitem__(self, key: str) -> Any:
+        return self.flat[key]
+
+    def has_any_of(self, names: tuple[str, ...], *keys: str) -> bool:
+        """Whether the component of one of the keys is one of those named; any is, where none is named."""
+        return not names or any(_name(self.values[key.partition(".")[0]]) in names for key in keys)
+
+    def say(self, key: str) -> str:
+        """Return a key as it is typed, its value, and the place that set it."""
+        value: Any = self.values
+        for part in key.split("."):
+            value = value[part]
+        place = self.origins.place(key)
+        return f"{key} is {shown(value)}" + (f" ({place})" if place else "")
+
+    def is_for_this_run(self, key: str, switch: str) -> bool:
+        """Whether a key was set for this run, and not before the switch that takes its effect."""
+        if switch in self.origins.sweep.varied:  # there are jobs in which the key counts
+            return False
+        rank = self.origins.rank(key)
+        return rank >= EXPERIMENT_RANK and rank >= self._rank_of_switch(switch)
+
+    def is_no_default(self, key: str) -> bool:
+        """Whether a key has another value than its component gives it anyway."""
+        group, *path = key.split(".")
+        schema = schema_of(group, self.values[group])
+        default: Any = defaults_of(schema) if schema else {}
+        for part in path:
+            default = default.get(part) if isinstance(default, Mapping) else None
+        return bool(self.flat[key] != default)
+
+    def _rank_of_switch(self, switch: str) -> int:
+        chosen = {override.lstrip("+~").partition("=")[0] for override in self.origins.overrides}
+        is_chosen = (
+            switch.partition(".")[0] in chosen - self.origins.sweep.places.keys()
+        )  # e.g. trainer=quick
+        return COMMAND_RANK if is_chosen else self.origins.rank(switch)
+
+
+_Mistakes: TypeAlias = Iterator[tuple[str, str]]
+"""The key and the message of each."""
+
+
+@dataclass(frozen=True)
+class _Range:
+    """A key has values that its component refuses."""
+
+    key: str
+    is_allowed: Callable[[Any], bool]
+    allowed: str
+    of: tuple[str, ...] = ()
+    """The components of which it is true; empty for all that have the key."""
+
+    def __call__(self, config: _Config) -> _Mistakes:
+        if config.has_any_of(self.of, self.key) and not self.is_allowed(config[self.key]):
+            yield self.key, f"{config.say(self.key)}; it must be {self.allowed}."
+
+
+@dataclass(frozen=True)
+class _Clash:
+    """Two keys can't both be as they are."""
+
+    key: str
+    other: str
+    is_clash: Callable[[Any, Any], bool]
+    words: str
+    """Why, and what to do."""
+    of: tuple[str, ...] = ()
+    """The components of ``key`` of which it is true; empty for all that have it."""
+
+    def __call__(self, config: _Config) -> _Mistakes:
+        if config.has_any_of(self.of, self.key) and self.is_clash(config[self.key], config[self.other]):
+            yield self.key, f"{config.say(self.key)}, but {config.say(self.other)}: {self.words}"
+
+
+@dataclass(frozen=True)
+class _NoEffect:
+    """Keys do nothing while another, their switch, is as it is."""
+
+    keys: tuple[str, ...]
+    switch: str
+    is_dead: Callable[[Any, Any], bool]
+    """Of the value of the key and that of the switch."""
+    why: str = ""
+    of: tuple[str, ...] = ()
+    """The components of ``keys`` or ``switch`` of which it is true; empty for all that have them."""
+
+    def __call__(self, config: _Config) -> _Mistakes:
+        for key in self.keys:
+            value, switch = config.flat.get(key), config[self.switch]
+            if not value or value == "auto" or not config.has_any_of(self.of, key, self.switch):
+                continue
+            if (
+                self.is_dead(value, switch)
+                and config.is_for_this_run(key, self.switch)
+                and config.is_no_default(key)
+            ):
+                yield key, f"{config.say(key)}, which has no effect: {config.say(self.switch)}{self.why}."
+
+
+def _nothing_ends(config: _Config) -> _Mistakes:
+    limits = ("trainer.max_steps", "trainer.max_time", "trainer.patience")
+    if config["trainer.max_epochs"] is None and all(config[limit] is None for limit in limits):
+        yield (
+            "trainer.max_epochs",
+            f"{config.say('trainer.max_epochs')}, and so are {', '.join(limits[:2])} and {limits[2]}: "
+            "nothing ends the training. Give one of them.",
+        )
+
+
+def _length_is_unknown(config: _Config) -> _Mistakes:
+    """`auto` needs no user's scheduler to be known: rootflow itself fills it with the length."""
+    if config["trainer.max_epochs"] is not None or config["trainer.max_steps"] is not None:
+        return
+    found = _wanted_length(config.values["scheduler"])
+    if found is not None:
+        key, purpose = f"scheduler.{found[0]}", found[1]
+        yield (
+            key,
+            f"{config.say(key)}, {purpose}, but {config.say('trainer.max_epochs')}: it has none. Choose "
+            "scheduler=constant, or give trainer.max_epochs or trainer.max_steps.",
+        )
+
+
+def _wanted_length(scheduler: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the key of a scheduler that needs the length of the training, and what for."""
+    if scheduler.get("name") != "warmup_decay":
+        wanted = next((key for key in _LENGTHS if scheduler.get(key) == "auto"), None)
+        return (wanted, "the length of the training") if wanted else None
+    if scheduler["total_steps"] != "auto":
+        return None
+    if scheduler["shape"] != "constant":
+        return "shape", "which falls until the end of the training"
+    if str(scheduler["warmup"]).endswith("%"):
+        return "warmup", "a share of the length of the training"
+    return None
+
+
+def _steps_after_the_last(config: _Config) -> _Mistakes:
+    key, length = "scheduler.total_steps", "trainer.max_steps"
+    is_length = config["trainer.max_epochs"] in ("auto", None)  # else the epochs may end before
+    is_longer = is_length and _is_above(config[length], config[key])
+    if is_longer and config.has_any_of(("OneCycleLR",), key):
+        yield (
+            key,
+            f"{config.say(key)}, but {config.say(length)}: OneCycleLR raises an error after its last "
+            "step. Set scheduler.total_steps=auto.",
+        )
+
+
+_RANGES = (
+    _Range("optimizer.betas", lambda betas: all(0 <= b < 1 for b in betas), "two numbers from 0 to below 1"),
+    _Range("optimizer.eps", lambda eps: all(e is None or e >= 0 for e in _items(eps)), "at least 0"),
+    _Range("optimizer.eps", lambda eps: eps > 0, "above 0", of=("SparseAdam",)),
+    _Range("optimizer.alpha", lambda alpha: alpha >= 0, "at least 0", of=("RMSprop",)),
+    _Range("optimizer.rho", lambda rho: 0 <= rho <= 1, "a number from 0 to 1"),
+    _Range("optimizer.etas", lambda etas: 0 < etas[0] < 1 < etas[1], "a number between 0 and 1, one above 1"),
+    _Range("optimizer.momentum_decay", lambda decay: decay >= 0, "at least 0"),
+    _Range("optimizer.lr_decay", lambda decay: decay >= 0, "at least 0"),
+    _Range("optimizer.initial_accumulator_value", lambda value: value >= 0, "at least 0"),
+    _Range("optimizer.beta2_decay", lambda decay: decay <= 0, "at most 0"),
+    _Range("optimizer.d", lambda d: d >= 1, "at least 1"),
+    _Range("optimizer.differentiable", lambda is_on: not is_on, "false: a model can't be trained with it"),
+    _Range("scheduler.factor", lambda factor: factor < 1, "below 1", of=("ReduceLROnPlateau",)),
+    _Range("scheduler.factor", lambda factor: 0 <= factor <= 1, "a number from 0 to 1", of=("ConstantLR",)),
+    _Range("scheduler.start_factor", lambda factor: 0 < factor <= 1, "above 0 and at most 1"),
+    _Range("scheduler.end_factor", lambda factor: 0 <= factor <= 1, "a number from 0 to 1"),
+    _Range("scheduler.pct_start", lambda share: 0 <= share <= 1, "a number from 0 to 1"),
+    _Range("scheduler.T_0", lambda epochs: epochs >= 1, "at least 1"),
+    _Range("scheduler.T_mult", lambda factor: factor >= 1, "at least 1"),
+    _Range(
+        "dataset.split.val_frac",
+        lambda frac: frac < 1,
+        "below 1: nothing would be left to train on",
+        of=(*_WITH_TEST_DATA, "digits", "csv"),
+    ),
+    _Range(
+        "dataset.split.test_frac",
+        lambda frac: frac < 1,
+        "below 1: nothing would be left to train on",
+        of=("digits", "csv"),
+    ),
+)
+
+_CLASHES = (
+    _Clash(
+        "optimizer.nesterov",
+        "optimizer.momentum",
+        lambda nesterov, momentum: nesterov and momentum == 0,
+        "it looks ahead along the momentum. Give optimizer.momentum, or set optimizer.nesterov=false.",
+    ),
+    _Clash(
+        "optimizer.nesterov",
+        "optimizer.dampening",
+        lambda nesterov, dampening: nesterov and dampening != 0,
+        "it takes no dampening. Set optimizer.nesterov=false or optimizer.dampening=0.",
+    ),
+    _Clash(
+        "optimizer.fused",
+        "optimizer.foreach",
+        lambda fused, foreach: fused and foreach,
+        "only one of them can be true.",
+    ),
+    _Clash(
+        "optimizer.capturable",
+        "trainer.device",
+        lambda capturable, device: capturable and _device_type(device) == "cpu",
+        "it needs an accelerator. Set optimizer.capturable=false.",
+        of=_ONLY_ON_ACCELERATORS,
+    ),
+    _Clash(
+        "scheduler.cycle_momentum",
+        "optimizer.name",
+        lambda cycles, optimizer: cycles and optimizer in _WITHOUT_MOMENTUM,
+        "it has no momentum. Set scheduler.cycle_momentum=false.",
+    ),
+    _Clash(
+        "scheduler.shape",
+        "scheduler.total_steps",
+        lambda shape, steps: shape != "constant" and steps is None,
+        "it falls until the last of them. Set scheduler.total_steps=auto, or choose scheduler=constant.",
+    ),
+    _Clash(
+        "scheduler.milestones",
+        "scheduler.schedulers",
+        lambda milestones, schedulers: len(schedulers) != len(milestones) + 1,
+        "there must be one milestone less than schedulers, the step or epoch at which the next one begins.",
+        of=("SequentialLR",),
+    ),
+    _Clash(
+        "discover.min_epochs",
+        "discover.max_epochs",
+        lambda fewest, most: fewest > most,
+        "no length is within both. Lower the first or raise the second.",
+    ),
+)
+
+_NO_EFFECT = (
+    _NoEffect(("trainer.num_threads",), "trainer.device", lambda _, device: _is_accelerator(device)),
+    _NoEffect(
+        ("trainer.micro_batch_size",),
+        "trainer.batch_size",
+        lambda micro, batch: _is_above(micro, batch),
+        ", which is less",
+    ),
+    _NoEffect(
+        ("discover.max_batch_size",), "trainer.device", lambda _, device: _device_type(device) == "cpu"
+    ),
+    _NoEffect(
+        ("discover.max_batch_size_on_cpu",), "trainer.device", lambda _, device: _is_accelerator(device)
+    ),
+    _NoEffect(
+        ("discover.max_batch_size", "discover.max_batch_size_on_cpu", "discover.min_updates_per_epoch"),
+        "trainer.batch_size",
+        lambda _, size: size != "auto",
+    ),
+    _NoEffect(_LENGTH_BOUNDS, "trainer.max_epochs", lambda _, epochs: epochs != "auto"),
+    _NoEffect(_LENGTH_BOUNDS, "trainer.max_steps", lambda _, steps: steps is not None),
+    _NoEffect(
+        ("loader.num_workers", "loader.prefetch_factor"),
+        "dataset.name",
+        lambda _, dataset: dataset in _TENSOR_DATA,
+        ", which lies in memory: no process reads it",
+    ),
+    _NoEffect(("loader.prefetch_factor",), "loader.num_workers", lambda _, workers: workers == 0),
+    _NoEffect(
+        ("loader.resident",),
+        "dataset.name",
+        lambda _, dataset: dataset == "folder",
+        ", which is read file by file",
+    ),
+    _NoEffect(
+        ("dataset.split.test_frac",),
+        "dataset.name",
+        lambda _, dataset: dataset in _WITH_TEST_DATA,
+        ", which has a test set of its own",
+    ),
+    _NoEffect(("model.dropout", "model.activation"), "model.hidden", lambda _, hidden: hidden == []),
+    _NoEffect(("optimizer.dampening",), "optimizer.momentum", lambda _, momentum: momentum == 0),
+    _NoEffect(("optimizer.decoupled_weight_decay",), "optimizer.weight_decay", lambda _, decay: decay == 0),
+    _NoEffect(
+        ("optimizer.lr",),
+        "scheduler.max_lr",
+        lambda _, max_lr: max_lr != "auto",
+        ", by which OneCycleLR sets every learning rate",
+        of=("OneCycleLR",),
+    ),
+    _NoEffect(
+        ("scheduler.decay", "scheduler.final_frac"), "scheduler.shape", lambda _, shape: shape == "constant"
+    ),
+    _NoEffect(
+        ("scheduler.epochs", "scheduler.steps_per_epoch"),
+        "scheduler.total_steps",
+        lambda _, steps: steps is not None,
+        of=("OneCycleLR",),
+    ),
+    _NoEffect(
+        ("scheduler.base_momentum", "scheduler.max_momentum"),
+        "scheduler.cycle_momentum",
+        lambda _, cycles: not cycles,
+    ),
+    _NoEffect(("scheduler.gamma",), "scheduler.mode", lambda _, mode: mode in ("triangular", "triangular2")),
+    _NoEffect(
+        ("scheduler.step_size",),
+        "trainer.max_epochs",
+        lambda epochs, most: _is_number(most) and epochs >= most,
+        ", and StepLR counts epochs",
+        of=("StepLR",),
+    ),
+    _NoEffect(
+        ("scheduler.milestones",),
+        "trainer.max_epochs",
+        lambda epochs, most: _is_number(most) and min(epochs) >= most,
+        ", and MultiStepLR counts epochs",
+        of=("MultiStepLR",),
+    ),
+    _NoEffect(
+        tuple(f"tracking.wandb.{key}" for key in ("project", "entity", "group", "tags", "notes")),
+        "tracking.wandb.mode",
+        lambda _, mode: mode == "disabled",
+    ),
+)
+
+_RULES: tuple[Callable[[_Config], _Mistakes], ...] = (
+    *_RANGES,
+    *_CLASHES,
+    _nothing_ends,
+    _length_is_unknown,
+    _steps_after_the_last,
+    *_NO_EFFECT,
+)
+
+
+def _broken(rule: Callable[[_Config], _Mistakes], config: _Config) -> list[tuple[str, str]]:
+    try:
+        return [*rule(config)]
+    except KeyError:  # a key that the rule is about isn't there
+        return []
+
+
+def _is_known(group: str, node: Any) -> bool:
+    """Whether a group's component is rootflow's or torch's own."""
+    if not isinstance(node, Mapping):
+        return False
+    if "_target_" in node:
+        return str(node["_target_"]).startswith(("torch.", "rootflow."))
+    component = components(group).get(str(node.get("name")))
+    return component is not None and not component.is_users
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    return str(node.get("name") or node["_target_"].rpartition(".")[2])
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_above(value: Any, other: Any) -> bool:
+    return _is_number(value) and _is_number(other) and value > other
+
+
+def _device_type(device: str) -> str:
+    return device.partition(":")[0]
+
+
+def _is_accelerator(device: str) -> bool:
+    return _device_type(device) not in ("cpu", "auto")

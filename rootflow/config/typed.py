@@ -1,0 +1,392 @@
+"""The typed form of a config, the nested one, and what turns one into the other without loss.
+
+    experiment = Experiment(model=config_class(ResNet)(depth=34), trainer=Trainer(max_epochs=3))
+    to_dict(experiment)  # {"model": {"name": "resnet", "depth": 34}, "trainer": {"name": ...
+
+Guaranteed, for every config that a YAML can hold: `to_dict(from_dict(nested)) == nested`, and
+`from_dict(to_dict(experiment)) == experiment` where dataclass instances say what is in it. Shorthands (a
+class, a `partial`) come back as the instance that they stand for, and where no type is declared values come
+back as a YAML has them, a tuple as a list.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import copy
+import dataclasses
+import enum
+import functools
+import inspect
+import numbers
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, TypeAlias
+
+from rootflow.build import OWN_KEYS, load
+from rootflow.config.classes import (
+    accepts_more,
+    component_of,
+    config_class,
+    declared_types,
+    find_config_class,
+    identity,
+    registered_name,
+    taken_whole,
+)
+from rootflow.config.schema import CHOSEN_BY_DATA
+from rootflow.errors import ConfigError, did_you_mean
+from rootflow.hints import hints_of_items, members_of
+from rootflow.registry import GROUPS
+
+__all__ = ["Choice", "Experiment", "config_class", "from_dict", "to_dict"]
+
+Choice: TypeAlias = Any
+"""What a group may be: the name of an option in conf/ ("resnet"); a dataclass instance (`Trainer(...)`, or
+one of a `config_class`); a component's class or function, for its defaults, or `functools.partial` of it; a
+mapping with `name` or `_target_`; or a mapping with only some keys, laid over the default option."""
+
+_RECORD = "_rootflow_record"
+"""Where an instance made from a nested config keeps its `_Record`."""
+
+_PLAIN = (bool, int, float, str, type(None))
+_MAPPINGS = (dict, collections.abc.Mapping)
+_UNSAID = object()
+
+_arguments: Callable[[Any], Mapping[str, inspect.Parameter]] = functools.cache(
+    lambda cls: inspect.signature(cls).parameters
+)
+"""Returns what a dataclass is called with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One experiment, as far as it is said; what is None is as in conf/."""
+
+    model: Choice = None
+    dataset: Choice = None
+    task: Choice = None
+    optimizer: Choice = None
+    scheduler: Choice = None
+    trainer: Choice = None
+    loader: Choice = None
+    discover: Choice = None
+    tracking: Choice = None
+    seed: int | None = None
+    """Seeds the weights, the order of the samples and their augmentation."""
+    name: str | None = None
+    """A name for the run; None makes one from the model and the data set."""
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+    """Return the nested plain form: dicts, lists, numbers, text and None; only what is said.
+
+    A component is its registered `name`, else `_target_`, its import path. Arguments of a component that
+    equal their defaults aren't said, except where `from_dict` was given them; a nested dataclass is whole.
+
+    Raises:
+        ConfigError: a value is nothing that a YAML can hold; names the key.
+    """
+    return {
+        key: _plain_group(value, _Place(key, key)) if key in GROUPS else _plain(value, None, _Place("", key))
+        for key, value in _said(experiment, is_component=True)
+    }
+
+
+def from_dict(nested: Mapping[str, Any]) -> Experiment:
+    """Return the typed form: components as instances of their `config_class`, values in the declared types.
+
+    A mapping stays one where no dataclass holds all of it: keys for the default option, arguments that a
+    component takes by `**kwargs`, a component whose source can't be read, or one that needs what is `auto`.
+
+    Raises:
+        ConfigError: a component can't be found or imported, refuses a value, or doesn't take a key.
+    """
+    _check_keys(nested, [*Experiment.__dataclass_fields__], "")
+    values = {
+        key: _typed_component(value, _Place(key, key), key)
+        if key in GROUPS and isinstance(value, Mapping)
+        else value
+        for key, value in nested.items()
+    }
+    experiment = Experiment(**values)
+    _record(experiment, values, {})
+    return experiment
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a value stands."""
+
+    group: str
+    """The group in which a `name` is looked up there."""
+    key: str
+    """The dotted key."""
+
+    def inner(self, key: Any) -> _Place:
+        return _Place(self.group, f"{self.key}.{key}")
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What an instance doesn't show of the node that it was made from."""
+
+    said_as: Mapping[str, str]
+    """Its `name` or `_target_`."""
+    unsaid: Mapping[str, Any]
+    """Fields that weren't there, and what they became."""
+
+
+def _record(config: Any, said: Mapping[str, Any], said_as: Mapping[str, str]) -> None:
+    names = [field.name for field in dataclasses.fields(config) if field.name not in said]
+    unsaid = {name: _snapshot(getattr(config, name)) for name in names}
+    if hasattr(config, "__dict__"):  # slots have no room for it
+        object.__setattr__(config, _RECORD, _Record(said_as, unsaid))
+
+
+def _snapshot(value: Any) -> Any:
+    """Return a copy, by which it can be seen whether a list or a nested dataclass was changed in place."""
+    copied = copy.deepcopy(value)
+    return copied if _is_same(value, copied) else value
+
+
+def _said(config: Any, *, is_component: bool) -> Iterator[tuple[str, Any]]:
+    """Yield the fields of a dataclass that its nested form is to say."""
+    record: _Record | None = getattr(config, _RECORD, None)
+    for field in dataclasses.fields(config):
+        value, default = getattr(config, field.name), _UNSAID
+        if record is not None:
+            default = record.unsaid.get(field.name, _UNSAID)
+        elif is_component:
+            default = _default(field)
+        if field.init and not field.name.startswith("_") and not _is_same(value, default):
+            yield field.name, value
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is dataclasses.MISSING:
+        return field.default
+    return field.default_factory()
+
+
+def _is_same(value: Any, default: Any) -> bool:
+    is_equal = type(value) is type(default) and value == default
+    return value is default or is_equal is True  # arrays compare to arrays
+
+
+def _plain_group(value: Any, place: _Place) -> Any:
+    if isinstance(value, Mapping):
+        # it declares no types: a dataclass in it is taken for the declared one
+        return {key: _plain(item, type(item), place.inner(key)) for key, item in value.items()}
+    if _is_instance(value):
+        return _plain_component(value, place)
+    plain = _plain(value, None, place)
+    if not isinstance(plain, str | dict | None):
+        raise ConfigError(
+            f"{place.key} is {plain!r}; it must be the name of an option, a dataclass, a component's class "
+            "or functools.partial of it, or a mapping."
+        )
+    return plain
+
+
+def _plain(value: Any, hint: Any, place: _Place) -> Any:
+    """Return what a YAML can hold of a value; `hint` is the type that is declared there."""
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, str | PurePath):
+        return str(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, float) or (isinstance(value, numbers.Real) and float(value) == value):
+        return float(value)
+    if isinstance(value, Mapping):
+        return _plain_mapping(value, _hint_of_items(hint), place)
+    if isinstance(value, list | tuple):
+        hints = _hints_of_list(hint, len(value))
+        return [_plain(item, hints[i], place.inner(i)) for i, item in enumerate(value)]
+    if _is_instance(value):
+        return _plain_instance(value, hint, place)
+    if isinstance(value, functools.partial) or inspect.isclass(value) or inspect.isroutine(value):
+        return _plain_callable(value, place)
+    raise ConfigError(
+        f"{place.key} is a {type(value).__module__}.{type(value).__qualname__} object, which no YAML holds. "
+        "Models and other objects are built by rootflow; give the class and its arguments: "
+        "functools.partial(TheClass, ...). Of an array give the list of its numbers."
+    )
+
+
+def _plain_mapping(value: Mapping[Any, Any], hint: Any, place: _Place) -> dict[Any, Any]:
+    plain = {}
+    for key, item in value.items():
+        name = _plain(key, None, place)
+        if type(name) not in _PLAIN:
+            raise ConfigError(f"{place.key} has the key {key!r}; it must be text, a number or None.")
+        plain[name] = _plain(item, hint, place.inner(key))
+    return plain
+
+
+def _plain_instance(value: Any, hint: Any, place: _Place) -> dict[str, Any]:
+    declared = next(filter(dataclasses.is_dataclass, members_of(hint)), None)
+    record: _Record | None = getattr(value, _RECORD, None)
+    if type(value) is not declared or (record is not None and record.said_as):
+        return _plain_component(value, place)
+    return _plain_fields(value, place, is_component=False)
+
+
+def _plain_component(value: Any, place: _Place) -> dict[str, Any]:
+    record: _Record | None = getattr(value, _RECORD, None)
+    said_as = record.said_as if record is not None else {}
+    if not said_as:
+        said_as = identity(component_of(type(value), place.group, place.key), place.group, place.key)
+    return {**said_as, **_plain_fields(value, place, is_component=True)}
+
+
+def _plain_fields(value: Any, place: _Place, *, is_component: bool) -> dict[str, Any]:
+    hints = declared_types(type(value))
+    plain = {
+        name: _plain(item, hints.get(name), place.inner(name))
+        for name, item in _said(value, is_component=is_component)
+    }
+    if is_component and not plain.keys().isdisjoint(OWN_KEYS):
+        raise ConfigError(
+            f"{place.key} is a {type(value).__name__} with a field `name`, which a config can't say: there "
+            "it is the component's. Call the field otherwise."
+        )
+    return plain
+
+
+def _plain_callable(value: Any, place: _Place) -> dict[str, Any]:
+    """Return a component's node; deeper inside, what isn't registered is a callable that is handed on."""
+    given = value if isinstance(value, functools.partial) else functools.partial(value)
+    component, group = given.func, place.group
+    if inspect.isclass(component) and dataclasses.is_dataclass(component):
+        component = component_of(component, group, place.key)
+    plain: dict[str, Any] = dict(identity(component, group, place.key))
+    if place.key != group and registered_name(component, group) is None:
+        plain["_partial_"] = True
+    taken = taken_whole(component, group)
+    values = [*given.args, *given.keywords.values()]
+    if taken is not None and len(values) == 1 and isinstance(values[0], taken):
+        return plain | _plain_fields(values[0], place, is_component=True)
+    if given.args:
+        raise ConfigError(f"{place.key} is {value!r}; give the arguments by name.")
+    hints = declared_types(component)
+    return plain | {k: _plain(v, hints.get(k), place.inner(k)) for k, v in given.keywords.items()}
+
+
+def _typed_component(node: Mapping[str, Any], place: _Place, group: str) -> Any:
+    """Return the config of a component; `group` is empty for one that gets nothing from rootflow."""
+    said_as = {key: node[key] for key in ("name", "_target_") if key in node}
+    is_chosen_later = group in CHOSEN_BY_DATA and node.get("name") == "auto"
+    if not said_as or is_chosen_later:
+        return dict(node)
+    try:
+        component = load(place.group, node)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace(place.group, place.key, 1)) from error
+    cls = find_config_class(component, group)
+    given = {key: value for key, value in node.items() if key not in said_as}
+    if cls is None:
+        return dict(node)
+    is_more = not given.keys() <= _arguments(cls).keys()
+    if is_more and ("_partial_" in given or accepts_more(component, group)):
+        return dict(node)
+    typed = _typed_instance(cls, given, place, said_as)
+    return typed if _is_whole(typed, node, place) else dict(node)
+
+
+def _typed_instance(
+    cls: Any, given: Mapping[str, Any], place: _Place, said_as: Mapping[str, str], start: Any = None
+) -> Any:
+    """Return a dataclass of some fields, on top of ``start`` if that is one; None if `auto` prevents it."""
+    arguments, fields, hints = _arguments(cls), cls.__dataclass_fields__, declared_types(cls)
+    _check_keys(given, [*arguments], f"{place.key}.")
+    values = {
+        key: _typed(value, hints.get(key), place.inner(key), _default(fields[key]))
+        for key, value in given.items()
+    }
+    is_start = type(start) is cls
+    for name, argument in arguments.items():
+        if argument.default is argument.empty and name not in given and not is_start:
+            raise ConfigError(f"{place.key}.{name} has no value, which {cls.__name__} needs.")
+    try:
+        made = dataclasses.replace(start, **values) if is_start else cls(**values)
+    except (TypeError, ValueError) as error:
+        if "auto" in given.values():
+            return None
+        raise ConfigError(f"{place.key}: {cls.__name__} refuses this: {error}.") from error
+    _record(made, values, said_as)
+    return made
+
+
+def _typed(value: Any, hint: Any, place: _Place, start: Any = None) -> Any:
+    """Return a plain value in the declared type, as `build` makes it, but components as their configs."""
+    members = members_of(hint)
+    if isinstance(value, Mapping):
+        return _typed_mapping(value, hint, place, start)
+    if isinstance(value, list | tuple):
+        is_tuple = any((typing.get_origin(member) or member) is tuple for member in members)
+        hints = _hints_of_list(hint, len(value))
+        items = (_typed(item, hints[i], place.inner(i)) for i, item in enumerate(value))
+        return tuple(items) if is_tuple else list(items)
+    if isinstance(value, str) and str not in members:
+        return _typed_text(value, members)
+    return value
+
+
+def _typed_mapping(value: Mapping[Any, Any], hint: Any, place: _Place, start: Any) -> Any:
+    members = members_of(hint)
+    if any((typing.get_origin(member) or member) in _MAPPINGS for member in members):
+        inner = _hint_of_items(hint)
+        return {key: _typed(item, inner, place.inner(key)) for key, item in value.items()}
+    if "_target_" in value:
+        return _typed_component(value, place, "")
+    declared: Any = next(filter(dataclasses.is_dataclass, members), None)
+    if declared is not None and ("name" not in value or "name" in declared.__dataclass_fields__):
+        typed = _typed_instance(declared, value, place, {}, start)
+        return typed if _is_whole(typed, value, place) else dict(value)
+    return _typed_component(value, place, place.group)
+
+
+def _typed_text(value: str, members: tuple[Any, ...]) -> Any:
+    for member in members:
+        if member is Path and str(Path(value)) == value:  # ./data stays text: a Path would say data
+            return Path(value)
+        if isinstance(member, enum.EnumMeta) and value in member.__members__:
+            return member[value]
+    return value
+
+
+def _is_whole(typed: Any, node: Mapping[str, Any], place: _Place) -> bool:
+    """Whether nothing of a node got lost, as it would in slots or by a `__post_init__`."""
+    try:
+        return typed is not None and _plain_instance(typed, type(typed), place) == node
+    except ConfigError:
+        return False
+
+
+def _hints_of_list(hint: Any, num_items: int) -> list[Any]:
+    members = (m for m in members_of(hint) if typing.get_origin(m) not in (None, *_MAPPINGS))
+    hints = (hints_of_items(member, num_items) for member in members)
+    return next((found for found in hints if found is not None), [None] * num_items)
+
+
+def _hint_of_items(hint: Any) -> Any:
+    """Return the type of the values of a mapping."""
+    arguments = (typing.get_args(m) for m in members_of(hint) if typing.get_origin(m) in _MAPPINGS)
+    return next((args[1] for args in arguments if len(args) == 2), None)
+
+
+def _is_instance(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _check_keys(given: Mapping[str, Any], known: list[str], prefix: str) -> None:
+    for key in given:
+        if key not in known:
+            raise ConfigError(
+                f"{prefix}{key} does not exist.{did_you_mean(str(key), known)} There are {', '.join(known)}."
+            )

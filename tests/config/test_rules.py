@@ -1,0 +1,623 @@
+"""Keys that contradict each other or do nothing are told, and only then; torch is asked whether it is so."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.optim import Optimizer, lr_scheduler
+
+from rootflow.build import arguments, build, load
+from rootflow.config.compose import open_composer
+from rootflow.config.folders import shipped_folder
+from rootflow.config.origin import Origins
+from rootflow.config.rules import broken_rules
+from rootflow.config.schema import Config
+from rootflow.config.show import options_of
+from rootflow.data.loaders import DatasetLoader, TensorLoader, build_loader
+from rootflow.data.splits import split_dataset
+from rootflow.errors import ConfigError
+from rootflow.models.mlp import MLP
+from rootflow.optim.build_optimizer import build_optimizer
+from rootflow.registry import GROUPS
+from tests.config.conftest import Compose
+
+Told = Callable[..., list[str]]
+CONF = shipped_folder("conf")
+
+
+@pytest.fixture
+def told(compose: Compose) -> Told:
+    """Return the mistakes of overrides, the shipped folder written as CONF."""
+
+    def call(*overrides: str) -> list[str]:
+        try:
+            compose(*overrides)
+        except ConfigError as error:
+            return [str(mistake).replace(str(CONF), "CONF") for mistake in error.args]
+        return []
+
+    return call
+
+
+NESTEROV = "optimizer.nesterov is true (CONF/optimizer/sgd.yaml:5), but "
+SGD = ("optimizer=sgd",)
+ONE_CYCLE = ("scheduler=one_cycle_lr",)
+MEMBERS = "scheduler.schedulers=[{name: ConstantLR, factor: 0.5}]"
+
+CLASHES = [
+    (
+        [*SGD, "optimizer.momentum=0"],
+        NESTEROV + "optimizer.momentum is 0.0 (command line): it looks ahead along the momentum. Give "
+        "optimizer.momentum, or set optimizer.nesterov=false.",
+    ),
+    (
+        [*SGD, "optimizer.dampening=0.1"],
+        NESTEROV + "optimizer.dampening is 0.1 (command line): it takes no dampening. Set "
+        "optimizer.nesterov=false or optimizer.dampening=0.",
+    ),
+    (
+        ["optimizer.fused=true", "optimizer.foreach=true"],
+        "optimizer.fused is true (command line), but optimizer.foreach is true (command line): only one of "
+        "them can be true.",
+    ),
+    (
+        ["optimizer=radam", "optimizer.capturable=true", "trainer.device=cpu"],
+        "optimizer.capturable is true (command line), but trainer.device is 'cpu' (command line): it needs an "
+        "accelerator. Set optimizer.capturable=false.",
+    ),
+    (
+        [*ONE_CYCLE, "optimizer=adagrad"],
+        "scheduler.cycle_momentum is true, but optimizer.name is 'Adagrad' (CONF/optimizer/adagrad.yaml:2): it "
+        "has no momentum. Set scheduler.cycle_momentum=false.",
+    ),
+    (
+        ["scheduler=cosine", "scheduler.total_steps=null"],
+        "scheduler.shape is 'cosine' (CONF/scheduler/cosine.yaml:3), but scheduler.total_steps is null (command "
+        "line): it falls until the last of them. Set scheduler.total_steps=auto, or choose scheduler=constant.",
+    ),
+    (
+        ["scheduler=sequential_lr", MEMBERS, "scheduler.milestones=[3]"],
+        "scheduler.milestones is [3] (command line), but scheduler.schedulers is [{'name': 'ConstantLR', "
+        "'factor': 0.5, 'total_iters': 5, 'last_epoch': -1}] (command line): there must be one milestone less "
+        "than schedulers, the step or epoch at which the next one begins.",
+    ),
+    (
+        ["discover.min_epochs=50"],
+        "discover.min_epochs is 50 (command line), but discover.max_epochs is 40: no length is within both. "
+        "Lower the first or raise the second.",
+    ),
+    (
+        [*ONE_CYCLE, "scheduler.total_steps=100", "trainer.max_steps=101"],
+        "scheduler.total_steps is 100 (command line), but trainer.max_steps is 101 (command line): OneCycleLR "
+        "raises an error after its last step. Set scheduler.total_steps=auto.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), CLASHES)
+def test_keys_that_contradict_each_other_are_told(told: Told, overrides: list[str], message: str) -> None:
+    assert told(*overrides) == [message]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [*SGD, "optimizer.momentum=0", "optimizer.nesterov=false"],
+        [*SGD, "optimizer.dampening=0.1", "optimizer.nesterov=false"],
+        ["optimizer.fused=true", "optimizer.foreach=false"],
+        ["optimizer.capturable=true", "trainer.device=cpu"],  # AdamW's fused kernel takes it
+        ["optimizer=radam", "optimizer.capturable=true"],
+        [*ONE_CYCLE, "optimizer=adagrad", "scheduler.cycle_momentum=false"],
+        ["scheduler=constant", "scheduler.total_steps=null"],
+        ["scheduler=sequential_lr", MEMBERS, "scheduler.milestones=[]"],
+        ["discover.min_epochs=50", "discover.max_epochs=50"],
+        [*ONE_CYCLE, "scheduler.total_steps=100", "trainer.max_steps=100"],
+        [*ONE_CYCLE, "scheduler.total_steps=100", "trainer.max_steps=101", "trainer.max_epochs=1"],
+    ],
+)
+def test_keys_that_agree_are_not_told(told: Told, overrides: list[str]) -> None:
+    assert told(*overrides) == []
+
+
+DEAD = [
+    (
+        ["trainer.device=cuda", "trainer.num_threads=2"],
+        "trainer.num_threads is 2",
+        "trainer.device is 'cuda'",
+    ),
+    (
+        ["trainer.batch_size=64", "trainer.micro_batch_size=128"],
+        "trainer.micro_batch_size is 128",
+        "trainer.batch_size is 64",
+        ", which is less",
+    ),
+    (
+        ["trainer.device=cpu", "discover.max_batch_size=64"],
+        "discover.max_batch_size is 64",
+        "trainer.device is 'cpu'",
+    ),
+    (
+        ["trainer.device=cuda:1", "discover.max_batch_size_on_cpu=64"],
+        "discover.max_batch_size_on_cpu is 64",
+        "trainer.device is 'cuda:1'",
+    ),
+    (
+        ["trainer.batch_size=64", "discover.min_updates_per_epoch=9"],
+        "discover.min_updates_per_epoch is 9",
+        "trainer.batch_size is 64",
+    ),
+    (
+        ["trainer.max_epochs=3", "discover.num_updates=9"],
+        "discover.num_updates is 9",
+        "trainer.max_epochs is 3",
+    ),
+    (
+        ["trainer.max_steps=3", "discover.num_updates=9"],
+        "discover.num_updates is 9",
+        "trainer.max_steps is 3",
+    ),
+    (
+        ["dataset=tensors", "dataset.path=t.npz", "loader.num_workers=2"],
+        "loader.num_workers is 2",
+        "dataset.name is 'tensors' (CONF/dataset/tensors.yaml:2)",
+        ", which lies in memory: no process reads it",
+    ),
+    (
+        ["dataset=folder", "dataset.path=d", "loader.num_workers=0", "loader.prefetch_factor=8"],
+        "loader.prefetch_factor is 8",
+        "loader.num_workers is 0",
+    ),
+    (
+        ["dataset=folder", "dataset.path=d", "loader.resident=true"],
+        "loader.resident is true",
+        "dataset.name is 'folder' (CONF/dataset/folder.yaml:2)",
+        ", which is read file by file",
+    ),
+    (
+        ["dataset=mnist", "dataset.split.test_frac=0.3"],
+        "dataset.split.test_frac is 0.3",
+        "dataset.name is 'mnist' (CONF/dataset/mnist.yaml:2)",
+        ", which has a test set of its own",
+    ),
+    (["model.hidden=[]", "model.dropout=0.5"], "model.dropout is 0.5", "model.hidden is []"),
+    (["model.hidden=[]", "model.activation=gelu"], "model.activation is 'gelu'", "model.hidden is []"),
+    (
+        ["optimizer=sgd", "optimizer.momentum=0", "optimizer.nesterov=false", "optimizer.dampening=0.5"],
+        "optimizer.dampening is 0.5",
+        "optimizer.momentum is 0.0",
+    ),
+    (
+        ["optimizer=adam", "optimizer.decoupled_weight_decay=true", "optimizer.weight_decay=0"],
+        "optimizer.decoupled_weight_decay is true",
+        "optimizer.weight_decay is 0.0",
+    ),
+    (
+        [*ONE_CYCLE, "scheduler.max_lr=0.1", "optimizer.lr=0.01"],
+        "optimizer.lr is 0.01",
+        "scheduler.max_lr is 0.1",
+        ", by which OneCycleLR sets every learning rate",
+    ),
+    (
+        ["scheduler=constant", "scheduler.final_frac=0.1"],
+        "scheduler.final_frac is 0.1",
+        "scheduler.shape is 'constant' (CONF/scheduler/constant.yaml:3)",
+    ),
+    (
+        ["scheduler=linear", "scheduler.shape=constant", "scheduler.decay=20%"],
+        "scheduler.decay is '20%'",
+        "scheduler.shape is 'constant'",
+    ),
+    (
+        [*ONE_CYCLE, "scheduler.epochs=9"],
+        "scheduler.epochs is 9",
+        "scheduler.total_steps is 'auto' (CONF/scheduler/one_cycle_lr.yaml:4)",
+    ),
+    (
+        [*ONE_CYCLE, "scheduler.cycle_momentum=false", "scheduler.max_momentum=0.9"],
+        "scheduler.max_momentum is 0.9",
+        "scheduler.cycle_momentum is false",
+    ),
+    (
+        ["scheduler=cyclic_lr", "scheduler.mode=triangular", "scheduler.gamma=0.5"],
+        "scheduler.gamma is 0.5",
+        "scheduler.mode is 'triangular'",
+    ),
+    (
+        ["scheduler=step_lr", "scheduler.step_size=9", "trainer.max_epochs=9"],
+        "scheduler.step_size is 9",
+        "trainer.max_epochs is 9",
+        ", and StepLR counts epochs",
+    ),
+    (
+        ["scheduler=multi_step_lr", "scheduler.milestones=[300,600]", "trainer.max_epochs=9"],
+        "scheduler.milestones is [300, 600]",
+        "trainer.max_epochs is 9",
+        ", and MultiStepLR counts epochs",
+    ),
+    (
+        ["tracking.wandb.mode=disabled", "tracking.wandb.tags=[a]"],
+        "tracking.wandb.tags is ['a']",
+        "tracking.wandb.mode is 'disabled'",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", DEAD, ids=lambda case: " ".join(case[0]))
+def test_a_key_without_effect_is_told(told: Told, case: tuple[list[str], str, str]) -> None:
+    overrides, key, switch, *why = case
+    place = "" if "(" in switch else " (command line)"
+    assert told(*overrides) == [f"{key} (command line), which has no effect: {switch}{place}{''.join(why)}."]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.num_threads=2"],  # the device may be a CPU
+        ["trainer.num_threads=2", "trainer.device=cpu"],
+        ["trainer.batch_size=64", "trainer.micro_batch_size=64"],
+        ["trainer.micro_batch_size=128"],
+        ["trainer.device=cuda", "discover.max_batch_size=64"],
+        ["trainer.device=cpu", "discover.max_batch_size_on_cpu=64"],
+        ["loader.num_workers=0"],  # what happens anyway
+        ["dataset=folder", "dataset.path=d", "loader.num_workers=2", "loader.prefetch_factor=8"],
+        ["dataset=folder", "dataset.path=d", "loader.resident=false"],
+        ["dataset=mnist", "dataset.split.val_frac=0.3"],
+        ["dataset=csv", "dataset.path=t", "dataset.target=y", "dataset.split.test_frac=0.3"],
+        ["model.hidden=[]", "model.dropout=0"],
+        ["model.hidden=[4]", "model.dropout=0.5"],
+        [*ONE_CYCLE, "optimizer.lr=0.01"],
+        ["scheduler=cyclic_lr", "scheduler.max_lr=0.1", "optimizer.lr=0.01"],  # base_lr is made of it
+        ["scheduler=linear", "scheduler.final_frac=0.1"],
+        ["scheduler=linear", "scheduler.steps_per_epoch=9"],
+        ["scheduler=wsd", "scheduler.shape=constant"],
+        [*ONE_CYCLE, "scheduler.total_steps=null", "scheduler.epochs=9", "scheduler.steps_per_epoch=auto"],
+        ["scheduler=cyclic_lr", "scheduler.mode=exp_range", "scheduler.gamma=0.5"],
+        ["scheduler=exponential_lr", "scheduler.gamma=0.5"],
+        ["scheduler=step_lr", "scheduler.step_size=8", "trainer.max_epochs=9"],
+        ["scheduler=step_lr", "trainer.max_epochs=9"],  # step_size is 10 in the option's file
+        ["scheduler=multi_step_lr", "scheduler.milestones=[3,600]", "trainer.max_epochs=9"],
+        ["tracking.wandb.mode=offline", "tracking.wandb.project=mine"],
+    ],
+    ids=" ".join,
+)
+def test_a_key_that_has_or_may_have_an_effect_is_not_told(told: Told, overrides: list[str]) -> None:
+    assert told(*overrides) == []
+
+
+def test_a_key_is_told_once_however_many_switches_take_its_effect(told: Told) -> None:
+    assert told("trainer.max_epochs=3", "trainer.max_steps=3", "discover.num_updates=9") == [
+        "discover.num_updates is 9 (command line), which has no effect: trainer.max_epochs is 3 (command line)."
+    ]
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+def test_what_a_projects_files_say_may_wait_for_its_switch(told: Told, project: Path) -> None:
+    write(
+        project / "conf" / "config.yaml",
+        "defaults: [rootflow, _self_]\ntracking: {wandb: {mode: disabled, project: mine}}\n"
+        "loader: {num_workers: 0, prefetch_factor: 8}\n",
+    )
+    write(project / "conf" / "model" / "line.yaml", "name: mlp\nhidden: []\ndropout: 0.5\n")
+    assert told("model=line") == []
+    assert told("tracking.wandb.project=other") == [
+        "tracking.wandb.project is 'other' (command line), which has no effect: tracking.wandb.mode is "
+        "'disabled' (conf/config.yaml:2)."
+    ]
+
+
+def test_what_an_experiment_says_is_told_unless_the_command_line_took_its_effect(
+    told: Told, project: Path
+) -> None:
+    head = "# @package _global_\n"
+    write(project / "conf" / "experiment" / "waiting.yaml", head + "discover:\n  num_updates: 9\n")
+    write(
+        project / "conf" / "experiment" / "dead.yaml",
+        head + "discover:\n  num_updates: 9\ntrainer:\n  max_epochs: 3\n",
+    )
+    assert told("experiment=waiting") == []
+    assert told("experiment=waiting", "trainer.max_epochs=3") == []
+    assert told("experiment=waiting", "trainer=quick") == []  # whose file sets trainer.max_steps
+    assert told("experiment=dead") == [
+        "discover.num_updates is 9 (conf/experiment/dead.yaml:3), which has no effect: trainer.max_epochs is 3 "
+        "(conf/experiment/dead.yaml:5)."
+    ]
+
+
+def test_a_sweep_over_a_switch_may_have_jobs_in_which_a_key_does_nothing(project: Path) -> None:
+    write(
+        project / "sweeps" / "layers.yaml",
+        "# @package _global_\nhydra:\n  sweeper:\n    params:\n      model.hidden: '[],[4]'\n",
+    )
+    with open_composer() as composer:
+        jobs = composer.check_jobs(["+sweeps=layers", "model.dropout=0.5"])
+        assert [job.model["hidden"] for job in jobs] == [[], [4]]
+
+
+def test_a_users_component_does_as_it_likes_with_keys_of_the_same_names(told: Told, project: Path) -> None:
+    (project / "models" / "mlp.py").write_text(
+        "from rootflow import register\nfrom torch import nn\n\n@register\nclass MLP(nn.Module):\n"
+        "    '''Mine.'''\n    def __init__(self, hidden: list[int], dropout: float = 0.0) -> None: ...\n"
+    )
+    assert told("model=mlp", "model.hidden=[]", "model.dropout=0.5") == []
+
+
+@pytest.mark.parametrize("option", ["model.dropout=2", "model=nomodel"])
+def test_a_group_with_a_mistake_of_its_own_says_nothing_more(told: Told, option: str) -> None:
+    assert len(told(option, "model.hidden=[]")) == len(told(option)) == 1
+
+
+OPEN = ("trainer.max_epochs=null", "trainer.patience=3")
+LIMITS = ("trainer.max_epochs=3", "trainer.max_steps=9", "trainer.max_time=9", "trainer.patience=3")
+NO_LENGTH = (
+    "but trainer.max_epochs is null (command line): it has none. Choose scheduler=constant, or give "
+    "trainer.max_epochs or trainer.max_steps."
+)
+
+
+def test_a_training_that_nothing_ends_is_told(told: Told) -> None:
+    assert told("trainer.max_epochs=null", "scheduler=constant") == [
+        "trainer.max_epochs is null (command line), and so are trainer.max_steps, trainer.max_time and "
+        "trainer.patience: nothing ends the training. Give one of them."
+    ]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_one_limit_ends_a_training(told: Told, limit: str) -> None:
+    others = [] if "max_epochs" in limit else ["trainer.max_epochs=null"]
+    assert told(limit, *others, "scheduler=constant") == []
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        (["scheduler=linear"], "scheduler.shape is 'linear', which falls until the end of the training, "),
+        (
+            ["scheduler=constant", "scheduler.warmup=5%"],
+            "scheduler.warmup is '5%' (command line), a share of the length of the training, ",
+        ),
+        (
+            ["scheduler=cosine_annealing_lr"],
+            "scheduler.T_max is 'auto' (CONF/scheduler/cosine_annealing_lr.yaml:3), the length of the training, ",
+        ),
+        (
+            ["scheduler=polynomial_lr"],
+            "scheduler.total_iters is 'auto' (CONF/scheduler/polynomial_lr.yaml:3), the length of the training, ",
+        ),
+        (
+            ["scheduler=one_cycle_lr"],
+            "scheduler.total_steps is 'auto' (CONF/scheduler/one_cycle_lr.yaml:4), the length of the training, ",
+        ),
+        (
+            ["scheduler=one_cycle_lr", "scheduler.total_steps=null", "scheduler.epochs=auto"],
+            "scheduler.epochs is 'auto' (command line), the length of the training, ",
+        ),
+    ],
+)
+def test_a_scheduler_over_the_length_of_an_open_training_is_told(
+    told: Told, scheduler: list[str], message: str
+) -> None:
+    assert told(*scheduler, *OPEN) == [message + NO_LENGTH]
+    assert told(*scheduler, "trainer.patience=3") == []
+    assert told(*scheduler, "trainer.max_epochs=null", "trainer.max_steps=9") == []
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        ["scheduler=constant", "scheduler.warmup=500 steps"],
+        ["scheduler=linear", "scheduler.total_steps=900"],
+        ["scheduler=cosine_annealing_lr", "scheduler.T_max=900"],
+        ["scheduler=exponential_lr"],
+        ["scheduler=reduce_lr_on_plateau"],
+    ],
+)
+def test_a_scheduler_that_needs_no_length_goes_with_an_open_training(
+    told: Told, scheduler: list[str]
+) -> None:
+    assert told(*scheduler, *OPEN) == []
+
+
+def test_a_users_scheduler_over_the_length_of_an_open_training_is_told(told: Told, project: Path) -> None:
+    write(
+        project / "schedulers" / "mine.py",
+        "from rootflow import register\n\n@register\ndef mine(optimizer, total_steps: int): ...\n",
+    )
+    assert told("scheduler=mine", *OPEN) == [
+        f"scheduler.total_steps is 'auto', the length of the training, {NO_LENGTH}"
+    ]
+
+
+RANGES = [
+    (["optimizer=adam", "optimizer.betas=[0.9,1.0]"], "[0.9, 1.0]", "two numbers from 0 to below 1"),
+    (["optimizer=adam", "optimizer.eps=-1"], "-1.0", "at least 0"),
+    (["optimizer=adafactor", "optimizer.eps=[-1,0.1]"], "[-1.0, 0.1]", "at least 0"),
+    (["optimizer=sparse_adam", "optimizer.eps=0"], "0.0", "above 0"),
+    (["optimizer=rmsprop", "optimizer.alpha=-1"], "-1.0", "at least 0"),
+    (["optimizer=adadelta", "optimizer.rho=1.5"], "1.5", "a number from 0 to 1"),
+    (["optimizer=rprop", "optimizer.etas=[0.5,1.0]"], "[0.5, 1.0]", "a number between 0 and 1, one above 1"),
+    (["optimizer=nadam", "optimizer.momentum_decay=-1"], "-1.0", "at least 0"),
+    (["optimizer=adagrad", "optimizer.lr_decay=-1"], "-1.0", "at least 0"),
+    (["optimizer=adagrad", "optimizer.initial_accumulator_value=-1"], "-1.0", "at least 0"),
+    (["optimizer=adafactor", "optimizer.beta2_decay=0.5"], "0.5", "at most 0"),
+    (["optimizer=adafactor", "optimizer.d=0.5"], "0.5", "at least 1"),
+    (
+        ["optimizer=rmsprop", "optimizer.differentiable=true"],
+        "true",
+        "false: a model can't be trained with it",
+    ),
+    (["scheduler=reduce_lr_on_plateau", "scheduler.factor=1.0"], "1.0", "below 1"),
+    (["scheduler=constant_lr", "scheduler.factor=1.5"], "1.5", "a number from 0 to 1"),
+    (["scheduler=linear_lr", "scheduler.start_factor=0"], "0.0", "above 0 and at most 1"),
+    (["scheduler=linear_lr", "scheduler.end_factor=1.5"], "1.5", "a number from 0 to 1"),
+    ([*ONE_CYCLE, "scheduler.pct_start=1.5"], "1.5", "a number from 0 to 1"),
+    (["scheduler=cosine_annealing_warm_restarts", "scheduler.T_0=0"], "0", "at least 1"),
+    (["scheduler=cosine_annealing_warm_restarts", "scheduler.T_mult=0"], "0", "at least 1"),
+]
+FRACS = [
+    (["dataset=digits", "dataset.split.val_frac=1"], "1.0", "below 1: nothing would be left to train on"),
+    (["dataset=digits", "dataset.split.test_frac=1"], "1.0", "below 1: nothing would be left to train on"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "value", "allowed"), [*RANGES, *FRACS])
+def test_a_value_that_its_component_refuses_is_told(
+    told: Told, overrides: list[str], value: str, allowed: str
+) -> None:
+    key = overrides[-1].partition("=")[0]
+    assert told(*overrides) == [f"{key} is {value} (command line); it must be {allowed}."]
+
+
+@pytest.mark.parametrize("overrides", [case[0] for case in [*RANGES, *CLASHES[:5]]], ids=" ".join)
+def test_torch_refuses_what_the_rules_refuse(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
+) -> None:
+    monkeypatch.setattr("rootflow.config.check.broken_rules", lambda *_: [])
+    config = compose(*overrides)
+    with pytest.raises((ConfigError, ValueError, RuntimeError, AssertionError)):
+        update_once(config)
+
+
+@pytest.mark.parametrize("overrides", [case[0] for case in [*RANGES, *CLASHES[:3]]], ids=" ".join)
+def test_torch_takes_what_is_left_without_it(compose: Compose, overrides: list[str]) -> None:
+    if overrides[0] != "optimizer=sparse_adam":  # which takes no gradient of such a model
+        update_once(compose(*overrides[:-1]))
+
+
+def update_once(config: Config) -> None:
+    node = {k: v for k, v in config.optimizer.items() if v != "auto"}
+    model = MLP(2, 2, hidden=())
+    optimizer = build_optimizer(load("optimizer", node), model, arguments("optimizer", node))
+    filled = {"total_steps": 9, "steps_per_epoch": 3, "max_lr": 0.1, "mode": "min"}
+    node = {k: filled[k] if v == "auto" else v for k, v in config.scheduler.items()}
+    build("scheduler", node, optimizer)
+    model(torch.ones(2, 2)).sum().backward()
+    optimizer.step()
+
+
+def test_one_cycle_lr_raises_after_its_last_step_and_not_before() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9)
+    scheduler = lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=3)
+    run(optimizer, scheduler, 3)
+    with pytest.raises(ValueError, match="Tried to step 4 times"):
+        scheduler.step()
+
+
+def run(optimizer: Optimizer, scheduler: Any, num_steps: int) -> list[tuple[float, float]]:
+    history = []
+    for _ in range(num_steps):
+        group = optimizer.param_groups[0]
+        history.append((group["lr"], group["momentum"]))
+        optimizer.step()
+        scheduler.step()
+    return history
+
+
+@pytest.mark.parametrize(
+    ("name", "fixed", "key", "values"),
+    [
+        ("OneCycleLR", {"max_lr": 0.1, "total_steps": 9}, "lr", (0.1, 9.0)),
+        ("OneCycleLR", {"max_lr": 0.1, "total_steps": 9}, "epochs", (3, 4)),
+        (
+            "OneCycleLR",
+            {"max_lr": 0.1, "total_steps": 9, "cycle_momentum": False},
+            "max_momentum",
+            (0.9, 0.8),
+        ),
+        (
+            "OneCycleLR",
+            {"max_lr": 0.1, "total_steps": 9, "cycle_momentum": False},
+            "base_momentum",
+            (0.5, 0.4),
+        ),
+        ("CyclicLR", {"max_lr": 0.1, "base_lr": 0.01, "mode": "triangular"}, "gamma", (1.0, 0.5)),
+        ("CyclicLR", {"max_lr": 0.1, "base_lr": 0.01, "mode": "triangular2"}, "gamma", (1.0, 0.5)),
+        ("StepLR", {}, "step_size", (9, 99)),
+        ("MultiStepLR", {}, "milestones", ([9], [99])),
+    ],
+)
+def test_torchs_schedulers_do_the_same_whatever_a_key_without_effect_is(
+    name: str, fixed: dict[str, Any], key: str, values: tuple[Any, Any]
+) -> None:
+    histories = []
+    for value in values:
+        lr = value if key == "lr" else 0.1
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=lr, momentum=0.9)
+        settings = fixed if key == "lr" else fixed | {key: value}
+        histories.append(run(optimizer, getattr(lr_scheduler, name)(optimizer, **settings), 9))
+    assert histories[0] == histories[1]
+
+
+def test_data_in_memory_is_read_by_no_worker_and_files_are_never_resident(
+    compose: Compose, project: Path
+) -> None:
+    from PIL import Image
+
+    for name in ("a", "b"):
+        (project / "images" / name).mkdir(parents=True)
+        for index in range(4):
+            Image.new("RGB", (8, 8), (index, 0, 0)).save(project / "images" / name / f"{index}.png")
+    (project / "t.csv").write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(9)))
+    kinds = {}
+    for option, keys in {
+        "digits": {},
+        "csv": {"path": "t.csv", "target": "y"},
+        "folder": {"path": "images"},
+    }.items():
+        node = compose(f"dataset={option}", *(f"dataset.{k}={v}" for k, v in keys.items())).dataset
+        splits = split_dataset(load("dataset", node)(**arguments("dataset", node)))
+        cpu = torch.device("cpu")
+        kinds[option] = type(build_loader(splits.train, batch_size=2, device=cpu, is_train=True))
+    assert kinds == {"digits": TensorLoader, "csv": TensorLoader, "folder": DatasetLoader}
+
+
+REQUIRED = {
+    ("dataset", "csv"): ["dataset.path=t.csv", "dataset.target=y"],
+    ("dataset", "folder"): ["dataset.path=images"],
+    ("dataset", "tensors"): ["dataset.path=t.npz"],
+    ("scheduler", "multi_step_lr"): ["scheduler.milestones=[1]"],
+    ("scheduler", "lambda_lr"): ["scheduler.lr_lambda={_target_: math.exp, _partial_: true}"],
+    ("scheduler", "multiplicative_lr"): ["scheduler.lr_lambda={_target_: math.exp, _partial_: true}"],
+    ("scheduler", "sequential_lr"): [MEMBERS, "scheduler.milestones=[]"],
+    ("scheduler", "chained_scheduler"): [MEMBERS],
+}
+"""What an option can't know: the user must give it."""
+
+WITHOUT_MOMENTUM = ["adadelta", "adafactor", "adagrad", "asgd", "lbfgs", "rprop"]
+
+
+def choices(group: str) -> list[list[str]]:
+    names = [row["option"] for row in options_of(group)]
+    return [[f"{group}={name}", *REQUIRED.get((group, name), [])] for name in names]
+
+
+@pytest.mark.parametrize("group", [*GROUPS, "experiment"])
+def test_no_shipped_option_is_told_of_anything(told: Told, group: str) -> None:
+    assert {o[0]: told(*o) for o in choices(group)} == {o[0]: [] for o in choices(group)}
+
+
+def test_no_two_shipped_options_clash_but_those_that_torch_refuses(project: Path) -> None:
+    with open_composer() as composer:
+        start = composer.compose([]).to_dict()
+        options = {
+            (group, overrides[0]): composer.compose(overrides).to_dict()[group]
+            for group in GROUPS
+            for overrides in choices(group)
+        }
+    pairs = [
+        (name, other)
+        for ((group, name), node), ((other_group, other), other_node) in itertools.combinations(
+            options.items(), 2
+        )
+        if broken_rules(start | {group: node, other_group: other_node}, Origins())
+    ]
+    cycles = ["scheduler=cyclic_lr", "scheduler=one_cycle_lr"]
+    assert pairs == [(f"optimizer={name}", cycle) for name in WITHOUT_MOMENTUM for cycle in cycles]
