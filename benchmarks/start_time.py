@@ -21,6 +21,9 @@ COMMANDS = {
     "rootflow list model": ["list", "model"],
     "rootflow train --cfg job": ["train", "--cfg", "job"],
     "rootflow runs list": ["runs", "list"],
+    "TAB after model=resnet model.": ["__complete", "bash", "rootflow train model=resnet model."],
+    "rootflow check": ["check"],
+    "rootflow check of 200 jobs": ["check", "-m", "seed=range(0,20)", "trainer.max_steps=range(1,11)"],
 }
 
 
@@ -41,12 +44,12 @@ def least(arguments: list[str], folder: str, times: int = 5) -> tuple[float, flo
 def main() -> None:
     """Print wall and CPU time of each command, then where the time of a run goes."""
     with tempfile.TemporaryDirectory() as folder:
-        print(f"{'command':28} {'wall':>8} {'cpu':>8}")
+        print(f"{'command':30} {'wall':>8} {'cpu':>8}")
         for name, arguments in COMMANDS.items():
             wall, cpu = least([sys.executable, "-m", "rootflow", *arguments], folder)
-            print(f"{name:28} {wall:5.0f} ms {cpu:5.0f} ms", flush=True)
+            print(f"{name:30} {wall:5.0f} ms {cpu:5.0f} ms", flush=True)
         wall, cpu = least([sys.executable, "-c", "import torch"], folder)
-        print(f"{'(import torch)':28} {wall:5.0f} ms {cpu:5.0f} ms")
+        print(f"{'(import torch)':30} {wall:5.0f} ms {cpu:5.0f} ms")
         started = time.perf_counter()
         subprocess.run(
             [sys.executable, "-m", "rootflow", "train"], cwd=folder, check=True, stdout=subprocess.DEVNULL
@@ -54,7 +57,7 @@ def main() -> None:
         wall = time.perf_counter() - started
         (record,) = Path(folder).glob("runs/manual/*/run.json")
         timing = json.loads(record.read_text())["timing"]
-        print(f"{'rootflow train':28} {wall:5.1f} s  {timing}")
+        print(f"{'rootflow train':30} {wall:5.1f} s  {timing}")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,12 @@ def shown(value: object) -> str:
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the names nearest to ``word``, or an empty string."""
-    likeness = {name: difflib.SequenceMatcher(a=word, b=name).ratio() for name in names}
+    likeness = {name: difflib.SequenceMatcher(a=_plain(word), b=_plain(name)).ratio() for name in names}
     best = max(likeness.values(), default=0.0)
     near = [name for name, ratio in likeness.items() if ratio >= max(0.55, best - 0.05)][:2]
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def _plain(word: str) -> str:
+    """Return a word without what people spell differently: AdamW, adam_w."""
+    return word.lower().replace("_", "").replace("-", "")

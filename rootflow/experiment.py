@@ -24,6 +24,7 @@ from rootflow.config.plain_yaml import escaped, to_yaml
 from rootflow.config.schema import Config
 from rootflow.config.typed import Experiment, to_dict
 from rootflow.discover.pins import Pins
+from rootflow.errors import ConfigError
 from rootflow.registry import open_project
 from rootflow.tracking.console import Console
 from rootflow.tracking.process_clock import process_age_s
@@ -70,11 +71,12 @@ def run(
         ConfigError: something in it is wrong; nothing was built or written.
         RootflowError: the experiment can't be run, or failed; its run folder, once made, says so too.
     """
+    if isinstance(overrides, str):
+        raise ConfigError(f"overrides is {overrides!r}; it must be a list, as [{overrides!r}].")
     open_project(Path.cwd())
     layers = []
     if experiment is not None:
-        nested = to_dict(experiment) if isinstance(experiment, Experiment) else experiment
-        layers.append(Layer("Python", escaped(nested)))
+        layers.append(Layer("Python", escaped(to_dict(experiment))))
     if config is not None:
         layers.append(load_layer(config))
     full = read_overrides(overrides, environ={})

@@ -25,6 +25,9 @@ def open_package(root: Path) -> bool:
     """
     if getattr(sys.modules.get(PROJECT_PACKAGE), "__path__", None) == [str(root)]:
         return False
+    before = getattr(sys.modules.get(PROJECT_PACKAGE), "added_path", None)
+    if before in sys.path:
+        sys.path.remove(before)  # or the files of the project that was open before would come first
     package = types.ModuleType(PROJECT_PACKAGE)
     package.__path__ = [str(root)]
     for name, module in list(sys.modules.items()):
@@ -34,6 +37,7 @@ def open_package(root: Path) -> bool:
     sys.modules[PROJECT_PACKAGE] = package
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
+        package.added_path = str(root)  # type: ignore[attr-defined]
     if not any(isinstance(finder, _OneCopy) for finder in sys.meta_path):
         sys.meta_path.insert(0, _OneCopy())
     for name, module in list(sys.modules.items()):

@@ -153,7 +153,7 @@ def find_component(group: str, name: str) -> Component:
         return _at_path(group, name)
     raise ConfigError(
         f"{group}.name is {name!r}, which is not registered.{did_you_mean(name, found)}"
-        f"{find_unregistered(group, name)} Registered: {', '.join(sorted(found)) or 'none'}."
+        f"{unregistered_hint(group, name)} Registered: {', '.join(sorted(found)) or 'none'}."
     )
 
 
@@ -165,7 +165,7 @@ def is_component(group: str, option: str) -> bool:
     return found.is_users if found else _is_found(option.rpartition(".")[0])
 
 
-def find_unregistered(group: str, name: str) -> str:
+def unregistered_hint(group: str, name: str) -> str:
     """Return ` models/net.py:3 defines Net: ...` for an unknown name that a project's file has, or nothing.
 
     Says also that the file of that name can't be read, and why.
@@ -175,10 +175,31 @@ def find_unregistered(group: str, name: str) -> str:
         if source is None and names.is_like(path.stem, name):
             return f" {_shown(path)} can't be read: {_reading_error(path)}."
         for node in names.definitions_like(source, name) if source else ():
+            known = (
+                [n.name for n in names.registered_names(source) if n.qualname == node.name] if source else []
+            )
             dotted = f"{module_of(path)}.{node.name}".removeprefix(f"{PROJECT_PACKAGE}.")
             told = f"put @register above it, or name {dotted}."
+            told = f"registered as {known[0]!r}." if known else told
             return f" {_shown(path, node.lineno)} defines {node.name}: {told}"
     return ""
+
+
+def absent_hint(path: str) -> str:
+    """Return why an import path can't lead anywhere, as far as the sources show it; nothing if it may.
+
+    Names that a module makes when it runs, or that are written in C, can't be seen: those may be there.
+    """
+    module, _, name = path.rpartition(".")
+    if not _is_found(module):
+        return f"there is no package {module.partition('.')[0]!r}."
+    file = find_source(in_project(module))
+    source = read_source(in_project(module), file) if file else None
+    if source is None or source.stars or source.shows(name) or source.shows("__getattr__"):
+        return ""
+    if any(word in source.path.read_text(encoding="utf-8") for word in ("globals()", "sys.modules", "exec(")):
+        return ""
+    return f"{_shown(source.path)} has no {name}.{did_you_mean(name, source.definitions)}"
 
 
 def import_object(path: str, asked_by: str) -> Callable[..., Any]:
@@ -277,6 +298,8 @@ def _at_path(group: str, path: str) -> Component:
         )
     if file is None and module.partition(".")[0] in project_folders():
         raise ConfigError(f"{group}.name is {path!r}, but there is no {module.replace('.', '/')}.py.")
+    if inside == module and (absent := absent_hint(path)):
+        raise ConfigError(f"{group}.name is {path!r}, but {absent}")
     return Component(group, path, inside, qualname, is_users=inside != module)
 
 

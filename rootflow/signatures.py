@@ -2,7 +2,7 @@
 
 The schema of `model=resnet` is the signature of the class behind it. Importing that class would
 import torch, which takes seconds; parsing its file takes a millisecond or two. So `--cfg job`, `list`
-and the config check read signatures here, from the syntax tree, and can't be out of date.
+and the config check read signatures here, from the syntax tree; a file that has changed is read anew.
 
 Guarantee: nothing in this module runs or imports a component's code.
 """
@@ -49,6 +49,8 @@ class Parameter:
     doc: str = ""
     fields: tuple[Parameter, ...] | None = None
     """The parameters of the dataclass that this parameter takes, if it takes one."""
+    item_fields: tuple[Parameter, ...] | None = None
+    """The same of each item, where it takes a list or a mapping of them."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,6 @@ class Signature:
     parameters: tuple[Parameter, ...]
     accepts_more: bool
     """Whether it takes keyword arguments that the source doesn't name."""
-
-    is_dataclass: bool = False
 
 
 def read_signature(module: str, qualname: str) -> Signature | None:
@@ -90,7 +90,6 @@ def _signature(source: Source, node: ast.ClassDef | ast.FunctionDef) -> Signatur
         doc=doc.strip().partition("\n")[0],
         parameters=tuple(taken[0]),
         accepts_more=taken[1],
-        is_dataclass=_is_dataclass(node),
     )
 
 
@@ -171,7 +170,8 @@ def _parameter(
         fields = tuple(_overridden(source, fields, _constructor_keywords(default)))
         value = {p.name: p.default for p in fields}
     resolved = _Resolver(source).visit(copy.deepcopy(annotation)) if annotation else None
-    return Parameter(name, resolved, value, _first_sentence(doc), fields)
+    items = _nested_fields(source, _item_annotation(annotation)) if fields is None else None
+    return Parameter(name, resolved, value, _first_sentence(doc), fields, items)
 
 
 def _first_sentence(doc: str) -> str:
@@ -235,6 +235,29 @@ def _nested_fields(source: Source, annotation: ast.expr | None) -> tuple[Paramet
         if found and _is_dataclass(found[1]):
             return tuple(_of_dataclass(*found)[0])
     return None
+
+
+_CONTAINERS = ("list", "List", "tuple", "Tuple", "Sequence", "dict", "Dict", "Mapping")
+
+
+def _item_annotation(annotation: ast.expr | None) -> ast.expr | None:
+    """Return X of `list[X]`, `tuple[X, ...]`, `dict[str, X]` and their unions with None."""
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        try:
+            return _item_annotation(ast.parse(annotation.value.strip(), mode="eval").body)
+        except SyntaxError:
+            return None
+    if isinstance(annotation, ast.BinOp):
+        return _item_annotation(annotation.left) or _item_annotation(annotation.right)
+    if not isinstance(annotation, ast.Subscript):
+        return None
+    name, inner = _last_name(annotation.value), annotation.slice
+    if name == "Optional":
+        return _item_annotation(inner)
+    arguments = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+    if name not in _CONTAINERS or not arguments:
+        return None
+    return arguments[-1] if name in ("dict", "Dict", "Mapping") else arguments[0]
 
 
 def _find_near_class(source: Source, name: str) -> tuple[Source, ast.ClassDef] | None:

@@ -43,6 +43,22 @@ def test_the_readme_is_short_and_its_commands_are_commands() -> None:
     assert all(command[1] in VERBS for command in commands)
 
 
+def test_the_readmes_mistakes_are_told_as_it_shows_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`(...)` stands for a place on the reader's machine."""
+    from rootflow.cli import main
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    ((typed, told),) = re.findall(
+        r"^\$ rootflow (check .*)\n((?:error: .*|  - .*)(?:\n  - .*)+)", text, re.MULTILINE
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(typed)) == 2
+    pattern = re.escape(told).replace(re.escape("(...)"), r"\([^)]*:\d+\)")
+    assert re.fullmatch(pattern, capsys.readouterr().err.strip())
+
+
 def test_every_target_of_make_is_in_its_help() -> None:
     text = (ROOT / "Makefile").read_text()
     (phony,) = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)

@@ -316,3 +316,17 @@ def test_names_of_a_project_go_when_another_is_opened(project: Path) -> None:
     assert loaded("gone").__name__ == "Net"
     open_project(project / "elsewhere")
     assert "gone" not in components("model")
+
+
+def test_a_project_opened_after_another_takes_its_place_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("one", "two"):
+        (tmp_path / name / "models").mkdir(parents=True)
+        (tmp_path / name / "models" / "own_net.py").write_text(f"class OwnNet:\n    project = {name!r}\n")
+    for name in ("one", "two"):
+        open_project(tmp_path / name)
+        assert import_object("models.own_net.OwnNet", "model").project == name  # type: ignore[attr-defined]
+        assert [path for path in sys.path if path.startswith(str(tmp_path))] == [str(tmp_path / name)]
+    open_project(tmp_path / "closed")

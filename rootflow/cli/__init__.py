@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import rootflow
 from rootflow.errors import ConfigError, RootflowError, did_you_mean
@@ -69,6 +70,10 @@ def _run_verb(verb: str, rest: list[str]) -> int:
         from rootflow.cli.completion import complete
 
         return complete(rest)
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise RootflowError("the current folder is no longer there; change to one that is.") from None
     if verb not in VERBS:
         raise ConfigError(f"there is no verb {verb!r}.{did_you_mean(verb, VERBS)} Verbs: {', '.join(VERBS)}.")
     with _stopping_once():

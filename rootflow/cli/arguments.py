@@ -61,12 +61,13 @@ def composer(args: argparse.Namespace) -> Iterator[Composer]:
     from rootflow.registry import open_project
 
     open_project(Path.cwd())
-    if args.config and args.config_name:
+    if args.config is not None and args.config_name:
         raise ConfigError("--config and --config-name (command line) both say what to start from: keep one.")
     layers = []
-    if args.config:
-        is_piped = args.config == "-"
+    if args.config is not None:
+        is_piped = args.config == "-" and sys.stdin is not None
         layers = [read_layer("standard input", sys.stdin.read()) if is_piped else load_layer(args.config)]
     primary = args.config_name or "config"
     with open_composer(primary=primary, extra=args.config_dir, layers=layers) as opened:
+        args.overrides = opened.reader.expanded(args.overrides)
         yield opened

@@ -35,10 +35,10 @@ def run(argv: list[str]) -> int:
         print(USAGE.format(flags=made.format_help().partition("options:\n")[2].rstrip()))
         return 0
     sweeps = option_files("sweeps", args.config_dir)
-    overrides = [f"+sweeps={o}" if o in sweeps else o for o in args.overrides]
-    is_many = args.multirun or any(o.startswith("+sweeps=") for o in overrides)
+    args.overrides = [f"+sweeps={o}" if o in sweeps else o for o in args.overrides]
+    is_many = args.multirun or any(o.startswith("+sweeps=") for o in args.overrides)
     with arguments.composer(args) as composer:
-        configs = composer.check_jobs(overrides) if is_many else [composer.compose(overrides)]
+        configs = composer.check_jobs(args.overrides) if is_many else [composer.compose(args.overrides)]
     from rootflow.config.canonical import identity
 
     if is_many:

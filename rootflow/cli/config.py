@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rootflow.cli import arguments
@@ -12,6 +13,7 @@ from rootflow.errors import ConfigError
 
 if TYPE_CHECKING:
     from rootflow.config.compose import Composer
+    from rootflow.config.schema import Config
 
 USAGE = """usage: rootflow config [group=option ...] [key=value ...] [flags]
        rootflow config explain KEY [group=option ...] [key=value ...]
@@ -39,18 +41,19 @@ def parser() -> argparse.ArgumentParser:
 def run(argv: list[str]) -> int:
     """Print the checked config, or what is known about one key."""
     made = parser()
-    explained = argv[0] == "explain" if argv else False
-    args = arguments.parse(made, argv[2:] if explained else argv)
+    args = arguments.parse(made, argv)
     if args.help:
         print(USAGE.format(flags=made.format_help().partition("options:\n")[2].rstrip()))
         return 0
-    if explained and len(argv) < 2:
-        raise ConfigError("`rootflow config explain` needs a key, e.g. optimizer.lr.")
+    explained = args.overrides[1:2] if args.overrides[:1] == ["explain"] else None
+    if explained == []:
+        raise ConfigError("`rootflow config explain` (command line) needs a key, e.g. optimizer.lr.")
+    default = _default(args) if args.diff else None
     with arguments.composer(args) as composer:
         if explained:
-            print(_explanation(composer, argv[1], args.overrides, as_json=args.json))
-        elif args.diff:
-            print(_difference(composer, args.overrides, as_json=args.json))
+            print(_explanation(composer, explained[0], args.overrides[2:], as_json=args.json))
+        elif default is not None:
+            print(_difference(composer, default, args.overrides, as_json=args.json))
         else:
             print(_config(composer, args.overrides, is_flat=args.flat, as_json=args.json))
     return 0
@@ -70,10 +73,20 @@ def _config(composer: Composer, overrides: list[str], *, is_flat: bool, as_json:
     return commented_yaml(config).rstrip("\n")
 
 
-def _difference(composer: Composer, overrides: list[str], *, as_json: bool) -> str:
+def _default(args: argparse.Namespace) -> Config:
+    """Return what `rootflow train` trains in this project when nothing is said."""
+    from rootflow.config.compose import open_composer
+    from rootflow.registry import open_project
+
+    open_project(Path.cwd())
+    with open_composer(extra=args.config_dir) as composer:
+        return composer.compose([])
+
+
+def _difference(composer: Composer, default: Config, overrides: list[str], *, as_json: bool) -> str:
     from rootflow.config.explain import differences
 
-    found = differences(composer.compose([]), composer.compose(overrides), composer.origins(overrides))
+    found = differences(default, composer.compose(overrides), composer.origins(overrides))
     if as_json:
         return json.dumps([vars(one) for one in found], indent=1)
     rows = [(one.key, f"{_text(one.default)} -> {_text(one.value)}", one.place) for one in found]

@@ -132,7 +132,7 @@ def _is_name(text: str) -> bool:
 
 def _check_free(kind: str, name: str, files: Iterable[Path]) -> None:
     """Refuse what would overwrite a file, or hide a shipped option or component without a word."""
-    from rootflow.config.origin import display_path
+    from rootflow.config.folders import display_path
     from rootflow.registry import components, open_project
 
     for path in files:

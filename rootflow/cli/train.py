@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rootflow.cli import arguments
-from rootflow.errors import ConfigError, RootflowError
+from rootflow.errors import RootflowError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -53,9 +53,6 @@ def run(argv: list[str]) -> int:
     if args.help:
         print(_usage(args.config_dir))
         return 0
-    sweeps = [o for o in args.overrides if o.lstrip("+").startswith("sweeps=")]
-    if sweeps and not args.multirun:
-        raise ConfigError(f"{sweeps[0]} (command line) has no effect without -m, which runs the sweep.")
     with arguments.composer(args) as composer:
         if args.hydra_help or args.info or args.cfg:
             return _show(composer, flags, args)

@@ -8,19 +8,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rootflow.config.folders import option_files
-from rootflow.config.origin import COMMAND_LINE, EXPERIMENT_RANK, Origins, display_path
+from rootflow.config.folders import display_path, option_files
+from rootflow.config.origin import COMMAND_LINE, EXPERIMENT_RANK, OPTION_RANK, Origins
 from rootflow.config.rules import broken_rules
-from rootflow.config.schema import MISSING, SETTINGS, Config, Schema, defaults_of, is_auto_key, schema_of
-from rootflow.config.show import read_option
+from rootflow.config.schema import (
+    ALIASES,
+    MISSING,
+    REDACTED,
+    SETTINGS,
+    Config,
+    Schema,
+    default_of,
+    defaults_of,
+    is_auto_key,
+    schema_of,
+)
+from rootflow.config.show import find_option_schema
 from rootflow.config.values import DoesNotFitError, describe, fit, takes_null
 from rootflow.errors import ConfigError, did_you_mean, shown
-from rootflow.registry import GROUPS, find_component
+from rootflow.registry import GROUPS, absent_hint, find_component
 from rootflow.signatures import COMPUTED, Parameter
 
 _COMPONENT_KEYS = ("name", "_target_")
@@ -84,8 +96,10 @@ class _Check:
             return
         first = str(error).splitlines()[0].rstrip(".")
         reason = first.rpartition("while resolving interpolation: ")[2].strip('"')
-        absent = re.search(r"Interpolation key '([^']*)' not found", reason)
-        hint = did_you_mean(absent[1], [*GROUPS, *SETTINGS]) if absent else ""
+        if "Recursive" in reason:
+            reason = "it refers to itself"
+        absent = re.search(r"Interpolation key '([^'.]*)[^']*' not found", reason)
+        hint = did_you_mean(absent[1], [*GROUPS, *SETTINGS]) if absent and absent[1] not in GROUPS else ""
         self.add(f"{key} can't be resolved{self.at(key)}: {reason}.{hint}")
 
     def values(self, given: dict[str, Any], unknown: Collection[str]) -> dict[str, Any]:
@@ -107,7 +121,14 @@ class _Check:
                 f"stand below {key!r}, where nothing reads them."
             )
             return
-        hint = did_you_mean(key, known) or _in_other_groups(key, given)
+        if "." in key:
+            *above, last = key.split(".")
+            self.add(
+                f"{key}{self.at(key)} is one key with a dot in it; write `{'.'.join(above)}:` and `{last}:` "
+                "in a line below."
+            )
+            return
+        hint = did_you_mean(key, (*known, *ALIASES)) or _in_other_groups(key, given)
         self.add(f"{key} is no setting{self.at(key)}.{hint} There are {', '.join(known)}.")
 
     def seed(self, value: Any) -> int:
@@ -132,9 +153,26 @@ class _Check:
             self.no_component(group, node)
             return {}
         node = self.of_one_component(group, node)
+        self.check_choice_holds(group)
         return self.component(group, group, self.settled(group, node))
 
+    def check_choice_holds(self, group: str) -> None:
+        """A file that names a component in its body would overrule an option that was chosen after it."""
+        choice = self.origins.choice(group)
+        named = [(key, s) for key in _COMPONENT_KEYS for s in self.origins.chain(f"{group}.{key}")]
+        late = [(key, setting) for key, setting in named if setting.rank > OPTION_RANK]
+        if choice is not None and late and late[-1][1].rank < choice.rank:
+            key, setting = late[-1]
+            self.add(
+                f"{group}={choice.value} ({choice.place}) has no effect: {group}.{key} is {setting.value!r} "
+                f"({setting.place}). Choose it there by `defaults: - override /{group}: ...`."
+            )
+
     def no_component(self, group: str, node: Any) -> None:
+        if isinstance(node, str | int | float):
+            told = f"{group} is {shown(node)}{self.at(group)}; a file chooses an option by its `defaults`: "
+            self.add(f"{told}`- override /{group}: {node}`.")
+            return
         emptied = [key for key in _COMPONENT_KEYS if isinstance(node, dict) and key in node]
         if emptied:
             key = f"{group}.{emptied[0]}"
@@ -143,6 +181,9 @@ class _Check:
         files = [text.path for text in self.origins.texts if text.package == group and text.path]
         if files:
             place = f"{display_path(files[-1])}:1"
+            if isinstance(node, list):
+                self.add(f"{group} ({place}) is a list; it must be `key: value` lines.")
+                return
             told = f"add `name: ...` (`rootflow list {group}`) or `_target_: ...`."
             self.add(f"{group} ({place}) names no component: {told}")
             return
@@ -192,6 +233,11 @@ class _Check:
                     f"{key}._target_ is {shown(node['_target_'])}{self.at(f'{key}._target_')}; it must be "
                     "the dotted path of a class or function, e.g. torch.nn.Linear."
                 )
+            elif absent := absent_hint(str(node["_target_"])):
+                told = (
+                    f"{key}._target_ is {str(node['_target_'])!r}{self.at(f'{key}._target_')}, but {absent}"
+                )
+                self.add(f"{told.rstrip('.?')}{'?' if told.endswith('?') else '.'}")
             return
         try:
             find_component(group, str(node["name"]))
@@ -203,6 +249,9 @@ class _Check:
     def parameters(self, key: str, group: str, schema: Schema, given: dict[str, Any]) -> dict[str, Any]:
         fitted: dict[str, Any] = {}
         for name, value in given.items():
+            if not isinstance(name, str):
+                self.add(f"{key} has the key {name!r}{self.at(key)}; keys must be text.")
+                continue
             parameter = schema.find(name)
             if parameter is not None:
                 fitted |= self.one(f"{key}.{name}", group, parameter, value, owner=schema)
@@ -216,9 +265,10 @@ class _Check:
         known = [p.name for p in schema.parameters]
         name = key.rpartition(".")[2]
         hint = did_you_mean(name, known)
-        elsewhere = [] if hint or key.count(".") > 1 else _options_with(group, name)
+        elsewhere = [] if hint or key.count(".") > 1 else _options_with(group, name, self.origins.extra)
         if elsewhere:
-            hint = f" It is a key of {group}={' or '.join(elsewhere)}."
+            *most, last = elsewhere
+            hint = f" It is a key of {', '.join(most)}{' and ' if most else ''}{last}."
         hint = hint or _in_other_groups(name, {g: n for g, n in self.given.items() if g != group})
         owner = f"{schema.title} ({display_path(schema.path)}:{schema.line})"
         self.add(f"{key} does not exist{self.at(key)}.{hint} {owner} takes {', '.join(known) or 'nothing'}.")
@@ -230,6 +280,9 @@ class _Check:
         if value == MISSING:
             if parameter.default is not COMPUTED:
                 self.missing(key, parameter, owner)
+            return {}
+        if isinstance(value, str) and REDACTED in value:
+            self.add(f"{key} was left out of the record, as a secret{self.at(key)}; give it again: {key}=...")
             return {}
         is_auto = is_auto_key(*key.split(".", 1))
         if value == "auto" and is_auto:
@@ -246,12 +299,27 @@ class _Check:
             return {}
         if fitted == "None" and parameter.annotation is not None and takes_null(parameter.annotation):
             self.wrong(key, value, describe(parameter.annotation))
+        if parameter.item_fields is not None and isinstance(fitted, list | dict):
+            return {parameter.name: self.items(key, group, parameter, fitted)}
         return {parameter.name: self.inner_components(key, group, parameter, fitted)}
 
+    def items(self, key: str, group: str, parameter: Parameter, given: Any) -> Any:
+        """Check a list or a mapping of dataclasses."""
+        pairs = enumerate(given) if isinstance(given, list) else given.items()
+        fields = parameter.item_fields or ()
+        defaults = {field.name: default_of(field) for field in fields}
+        checked = {
+            name: self.nested(f"{key}.{name}", group, fields, defaults | item)
+            if isinstance(item, dict) and not (set(_COMPONENT_KEYS) & item.keys())
+            else item
+            for name, item in pairs
+        }
+        return list(checked.values()) if isinstance(given, list) else checked
+
     def missing(self, key: str, parameter: Parameter, owner: Schema | None) -> None:
-        allowed = describe(parameter.annotation) if parameter.annotation else "a value"
+        allowed = f"; it must be {describe(parameter.annotation)}" if parameter.annotation else ""
         asked = f", which {owner.title} ({display_path(owner.path)}:{owner.line}) needs" if owner else ""
-        self.add(f"{key} has no value{asked}; it must be {allowed}. Set it: {key}=...")
+        self.add(f"{key} has no value{asked}{allowed}. Set it: {key}=...")
 
     def wrong(self, key: str, value: Any, allowed: str) -> None:
         hint = ""
@@ -300,17 +368,17 @@ class _Check:
 
 
 def _in_other_groups(key: str, given: Mapping[str, Any]) -> str:
-    found = [
-        f"'{group}.{key}'" for group in GROUPS if isinstance(given.get(group), dict) and key in given[group]
-    ]
+    nodes = {group: given[group] for group in GROUPS if isinstance(given.get(group), dict)}
+    schemas = {group: schema_of(group, node) for group, node in nodes.items()}
+    found = [f"'{group}.{key}'" for group, schema in schemas.items() if schema and schema.find(key)]
     return f" Did you mean {' or '.join(found)}?" if found else ""
 
 
-def _options_with(group: str, key: str) -> list[str]:
+def _options_with(group: str, key: str, extra: Path | None) -> list[str]:
     """Return options of a group that have a key: one of them may be what was meant."""
     found = []
-    for option in option_files(group):
-        schema = schema_of(group, read_option(group, option))
+    for option in option_files(group, extra):
+        schema = find_option_schema(group, option, extra)
         if schema is not None and schema.find(key):
             found.append(option)
     return found[:3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import dataclasses
 import functools
 import sys
@@ -11,15 +12,15 @@ from inspect import Parameter as Argument
 from typing import Any, Literal, overload
 
 from rootflow.build import OWN_KEYS, taken_dataclass
-from rootflow.config.schema import Schema, schema_of
+from rootflow.config.schema import Schema, is_one_dataclass, schema_of
 from rootflow.errors import ConfigError
 from rootflow.hints import hints_of, parameters_of
 from rootflow.registry import GROUPS, NUM_GIVEN, Component, components, find_component
 from rootflow.signatures import COMPUTED, REQUIRED, Parameter, read_signature
 from rootflow.sources import definition_path
 
-_COMPONENT = "_rootflow_component"
-"""Where a class made here keeps the component that it is for."""
+_MADE_FOR = "_rootflow_made_for"
+"""Where a class made here keeps the component that it is for, and the group whose rules apply."""
 
 _BUILT = ("model", "optimizer", "scheduler")
 """Groups whose components are more than their settings: no dataclass is one of them by itself."""
@@ -79,7 +80,7 @@ def find_config_class(component: Any, group: str) -> type[Any] | None:
     if taken is None:
         return _made_class(component, group)
     takers = {found.definition for found in _takers(taken, group)}
-    return taken if takers == {_definition(component)} else _bound_class(taken, component)
+    return taken if takers == {_definition(component)} else _bound_class(taken, component, group)
 
 
 def taken_whole(component: Callable[..., Any], group: str) -> type[Any] | None:
@@ -99,24 +100,35 @@ def component_of(cls: type[Any], group: str, key: str) -> Callable[..., Any]:
     Args:
         cls: a config class, or a component that is a dataclass.
         group: where the component would be registered.
-        key: where it was given, for the message.
+        key: where it was given; deeper inside than the group, a dataclass that none takes is meant itself.
 
     Raises:
         ConfigError: none or more than one of the group's components take it.
     """
-    own: Callable[..., Any] | None = getattr(cls, _COMPONENT, None)
+    own: Callable[..., Any] | None = getattr(cls, _MADE_FOR, (None, group))[0]
     if own is not None or registered_name(cls, group):
         return own or cls
     takers = {found.definition: found for found in _takers(cls, group)}
     if len(takers) == 1:
         return next(iter(takers.values())).load()
-    if not takers and group not in _BUILT:
+    if not takers and (group not in _BUILT or key != group):
         return cls
     listed = " and ".join(takers) if takers else f"no registered {group}"
     raise ConfigError(
         f"{key} is a {cls.__name__}, which {listed} {'take' if takers else 'takes'}. "
         f"Say which is meant: functools.partial(TheClass, {cls.__name__}(...))."
     )
+
+
+def identity_of(cls: type[Any], group: str, key: str) -> dict[str, str]:
+    """Return `name` or `_target_` of the component that a dataclass stands for in a group.
+
+    Raises:
+        ConfigError: as `component_of` and `identity`.
+    """
+    component, made_for = component_of(cls, group, key), getattr(cls, _MADE_FOR, (None, group))[1]
+    # a component that gets nothing from rootflow can't go by a name, which would give it the group's rules
+    return identity(component, group if made_for else "", key)
 
 
 def identity(component: Callable[..., Any], group: str, key: str) -> dict[str, str]:
@@ -135,6 +147,13 @@ def identity(component: Callable[..., Any], group: str, key: str) -> dict[str, s
             "define it at the top of a module, with def or class."
         )
     return {"_target_": _definition(component)}
+
+
+def computed_fields(cls: type[Any]) -> set[str]:
+    """Return the fields of a dataclass whose defaults are code, which no config says."""
+    signature = read_signature(cls.__module__, cls.__qualname__)
+    parameters = signature.parameters if signature is not None else ()
+    return {p.name for p in parameters if p.default is COMPUTED and p.fields is None}
 
 
 def registered_name(component: Any, group: str) -> str | None:
@@ -168,7 +187,7 @@ def _takers(cls: type[Any], group: str) -> list[Component]:
 def _keys_taken_whole(component: Component, num_given: int) -> list[str] | None:
     signature = component.signature()
     own = signature.parameters[num_given:] if signature is not None else ()
-    return [p.name for p in own[0].fields] if len(own) == 1 and own[0].fields is not None else None
+    return [p.name for p in own[0].fields or ()] if len(own) == 1 and is_one_dataclass(own[0]) else None
 
 
 def _schema(component: Callable[..., Any], group: str) -> Schema | None:
@@ -190,7 +209,7 @@ def _made_class(component: Callable[..., Any], group: str) -> type[Any] | None:
         return None
     hints, arguments = declared_types(component), {a.name: a for a in parameters_of(component)}
     words = [word[:1].upper() + word[1:] for word in component.__name__.split("_")]
-    return dataclasses.make_dataclass(
+    made = dataclasses.make_dataclass(
         f"{''.join(words)}Config",
         [
             _field(p, hints.get(p.name, Any), arguments.get(p.name))
@@ -200,11 +219,13 @@ def _made_class(component: Callable[..., Any], group: str) -> type[Any] | None:
         frozen=True,
         kw_only=True,
         namespace={
-            _COMPONENT: staticmethod(component),
+            _MADE_FOR: (component, group),
             "__module__": component.__module__,
             "__doc__": "\n".join([schema.doc, "", *(f"    {p.name}: {p.doc}" for p in schema.parameters)]),
         },
     )
+    copyreg.pickle(made, _reduced)
+    return made
 
 
 def _field(parameter: Parameter, hint: Any, argument: Argument | None) -> tuple[str, Any, Any]:
@@ -221,14 +242,26 @@ def _field(parameter: Parameter, hint: Any, argument: Argument | None) -> tuple[
 
 
 @functools.cache
-def _bound_class(taken: Any, component: Callable[..., Any]) -> type[Any]:
+def _bound_class(taken: Any, component: Callable[..., Any], group: str) -> type[Any]:
     """Return a subclass of a dataclass that says which component it is for, otherwise the same."""
     options = taken.__dataclass_params__
-    return dataclasses.make_dataclass(
+    made = dataclasses.make_dataclass(
         taken.__name__,
         [],
         bases=(taken,),
         frozen=options.frozen,
         eq=options.eq,
-        namespace={_COMPONENT: staticmethod(component), "__module__": taken.__module__},
+        namespace={_MADE_FOR: (component, group), "__module__": taken.__module__},
     )
+    copyreg.pickle(made, _reduced)
+    return made
+
+
+def _reduced(config: Any) -> tuple[Any, ...]:
+    """Return what pickle keeps of an instance, to whose class no import path leads: the component."""
+    return _blank, getattr(config, _MADE_FOR), config.__getstate__()
+
+
+def _blank(component: Callable[..., Any], group: str) -> Any:
+    cls: Any = find_config_class(component, group)
+    return object.__new__(cls)

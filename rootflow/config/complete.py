@@ -19,9 +19,11 @@ from typing import Any
 import yaml
 
 from rootflow.build import OWN_KEYS
-from rootflow.config.folders import config_folders, group_names, option_files
+from rootflow.config.folders import BASE, config_folders, find_config, group_names, option_files
+from rootflow.config.plain_yaml import PlainDumper, read_yaml
 from rootflow.config.schema import ALIASES, CHOSEN_BY_DATA, SETTINGS, Config, is_auto_key, schema_of
 from rootflow.config.show import options_of, read_option
+from rootflow.errors import ConfigError
 from rootflow.registry import GROUPS
 from rootflow.signatures import Parameter, read_signature
 
@@ -34,9 +36,6 @@ _PATH = ":path"
 """Stands for any path among the values of a key."""
 
 _WORD = re.compile(r"(?P<sign>~|\+{0,2})(?P<key>[^=]*)(?P<equals>=?)(?P<value>.*)", re.DOTALL)
-
-_BASE = "rootflow"
-"""The config that chooses an option of each group; `layers.BASE`, which needs OmegaConf."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class SoFar:
     @cached_property
     def choices(self) -> dict[str, Any]:
         """By group, what a run would have: an option, several with commas, or a component's whole node."""
-        chosen = {"experiment": None} | (self._primary_choices() or _choices_of(_BASE, self.extra))
+        chosen = {"experiment": None} | (self._primary_choices() or _choices_of(BASE, self.extra))
         own = {key: value for key, value in self._pairs() if key in self.groups}
         for name in str(own.get("experiment", chosen["experiment"])).split(","):
             chosen |= _choices_of(f"experiment/{name}", self.extra)
@@ -92,7 +91,7 @@ class SoFar:
             return _listed(values, self.extra)
         own = {key: value for key, value in values.items() if key in (*GROUPS, "experiment")}
         named = {g: v for g, v in own.items() if not isinstance(v, Mapping) or v.keys() & set(OWN_KEYS)}
-        return _choices_of(_BASE, self.extra) | named
+        return _choices_of(BASE, self.extra) | named
 
 
 def complete_override(word: str, so_far: SoFar) -> Candidates:
@@ -247,7 +246,8 @@ def _allowed_of(name: str, arguments: list[ast.expr]) -> list[str]:
 
 
 def _yaml(value: Any) -> str:
-    return yaml.safe_dump(value).partition("\n")[0]
+    text: str = yaml.dump(value, Dumper=PlainDumper)
+    return text.partition("\n")[0]
 
 
 def _keys_of(group: str, node: Mapping[str, Any]) -> dict[str, Parameter | None]:
@@ -277,9 +277,8 @@ def _flat_values(values: Mapping[Any, Any], prefix: str) -> Iterator[str]:
 
 def _choices_of(name: str, extra: Path | None, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return what a config in conf/ chooses, itself or by the configs that it builds on."""
-    folders = [folder for _, folder in config_folders("conf", extra)]
-    paths = [path for folder in folders if (path := folder / f"{name}.yaml").is_file()]
-    return _listed(_read(paths[0]), extra, (*above, name)) if paths else {}
+    path = find_config(name, extra)
+    return _listed(_read(path), extra, (*above, name)) if path else {}
 
 
 def _listed(values: Mapping[str, Any], extra: Path | None, above: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -300,7 +299,7 @@ def _group(key: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        values = read_yaml(path)
+    except ConfigError:
         return {}
     return values if isinstance(values, dict) else {}

@@ -7,10 +7,11 @@ experiment: the run folder, the log, the check and the exit code. It enters by
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -27,9 +28,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from rootflow.config.canonical import identity
 from rootflow.config.check import check
-from rootflow.config.composition import Composition, Compositions, apply_value, parse
+from rootflow.config.composition import Composition, Compositions, apply_value
 from rootflow.config.folders import shipped_folder
-from rootflow.config.given import Given, OverrideReader
+from rootflow.config.given import Given, OverrideReader, hydra_mistakes
 from rootflow.config.layers import START, Layer, Start, decoded
 from rootflow.config.origin import COMMAND_LINE, Origins, Sweep, find_swept
 from rootflow.config.schema import Config
@@ -54,6 +55,7 @@ class Composer:
         loader = cast("ConfigLoaderImpl", hydra.config_loader)
         self.compositions = Compositions(loader, start)
         self.reader = OverrideReader(self.compositions)
+        self._check_hydras = functools.lru_cache(maxsize=64)(self._check_hydra_part)
 
     def compose(self, overrides: Sequence[str], sweep: Sweep | None = None) -> Config:
         """Return the checked config of one job.
@@ -65,7 +67,13 @@ class Composer:
         Raises:
             ConfigError: the overrides or the files are wrong; its `args` are all the mistakes.
         """
-        given, composition = self._composition(overrides)
+        given, composition = self._composition(overrides, sweep)
+        if sweep is None:
+            given.mistakes += [
+                f"{choice} ({COMMAND_LINE}) has no effect without -m, which runs the sweep."
+                for choice in given.choices
+                if choice.startswith("+sweeps=")
+            ]
         cfg = self._with_values(composition, given)
         origins = self._origins(composition, overrides, sweep)
         return check(cfg, origins, told=given.mistakes, unknown=given.unknown)
@@ -105,6 +113,8 @@ class Composer:
             ConfigError: says which jobs are wrong, and which would be the same experiment twice.
         """
         jobs, sweep = self._jobs(overrides)
+        if not jobs:
+            raise ConfigError(f"-m ({COMMAND_LINE}) gives no job: one of the ranges is empty.")
         configs: list[Config] = []
         mistakes: dict[str, list[int]] = {}
         for number, job in enumerate(jobs):
@@ -156,11 +166,14 @@ class Composer:
         with self.compositions.config_errors():
             arguments = [*_OURS, *map(self.reader.in_full, overrides)]
             cfg = self.hydra.compose_config(START, arguments, RunMode.MULTIRUN, with_log_configuration=False)
-            sweeper, task = cfg.hydra.sweeper, [parse(o) for o in _task_overrides(cfg.hydra)]
+            sweeper, task = (
+                cfg.hydra.sweeper,
+                [self.compositions.parse(o) for o in _task_overrides(cfg.hydra)],
+            )
             if not sweeper._target_.endswith("BasicSweeper"):
                 return [[str(o.input_line) for o in task if not o.is_sweep_override()]], Sweep()
             params = [self.reader.in_full(f"{k}={v}") for k, v in (sweeper.get("params") or {}).items()]
-            given_jobs = [*map(parse, params), *task]
+            given_jobs = [*map(self.compositions.parse, params), *task]
             _check_number_of_jobs(given_jobs)
             jobs = BasicSweeper.split_arguments(given_jobs, max_batch_size=None)[0]
             places = self._swept(given)
@@ -173,15 +186,22 @@ class Composer:
         texts = self.compositions.of(tuple(given.choices)).texts
         return {key: place for text in texts for key, place in find_swept(text).items()}
 
-    def _composition(self, overrides: Sequence[str]) -> tuple[Given, Composition]:
-        given = self.reader.read(overrides)
+    def _composition(self, overrides: Sequence[str], sweep: Sweep | None = None) -> tuple[Given, Composition]:
+        given = self.reader.read(overrides, places=sweep.places if sweep else None)
         try:
             with self.compositions.config_errors():
-                if given.hydras:  # Hydra's own part isn't composed below; a mistake in it must be told
-                    self.hydra.compose_config(START, [*_OURS, *given.hydras], RunMode.RUN)
-                return given, self.compositions.of(tuple(given.choices))
+                composition = self.compositions.of(tuple(given.choices))
+                given.mistakes += hydra_mistakes(composition.texts)
+                self._check_hydras(tuple(given.choices), tuple(given.hydras))
+                return given, composition
         except ConfigError as error:
             raise ConfigError(*given.mistakes, *error.args) from error
+
+    def _check_hydra_part(self, choices: tuple[str, ...], hydras: tuple[str, ...]) -> None:
+        """Let Hydra compose its own part, which compositions leave out: a mistake in it must be told."""
+        texts = self.compositions.of(choices).texts
+        if hydras or any("hydra" in text.values for text in texts if isinstance(text.values, Mapping)):
+            self.hydra.compose_config(START, [*_OURS, *hydras, *choices], RunMode.RUN)
 
     def _with_values(self, composition: Composition, given: Given) -> DictConfig:
         cfg = composition.copy()
@@ -197,7 +217,7 @@ class Composer:
         self, composition: Composition, overrides: Sequence[str], sweep: Sweep | None = None
     ) -> Origins:
         plain = tuple(override.removeprefix("++") for override in overrides)
-        return Origins(plain, composition.texts, sweep or Sweep())
+        return Origins(plain, composition.texts, sweep or Sweep(), self.compositions.start.extra)
 
 
 def check_job() -> tuple[Config, list[str], Path | None]:

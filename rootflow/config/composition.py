@@ -12,7 +12,6 @@ import functools
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
@@ -22,10 +21,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from rootflow.config.folders import config_folders
+from rootflow.config.folders import BASE, display_path, find_config
 from rootflow.config.hydra_errors import as_config_errors
-from rootflow.config.layers import START, Start, texts_of
-from rootflow.config.origin import EXPERIMENT_RANK, OPTION_RANK, PRIMARY_RANK, ConfigText, find_default
+from rootflow.config.layers import START, Start, place_of_choice, texts_of
+from rootflow.config.origin import (
+    EXPERIMENT_RANK,
+    OPTION_RANK,
+    PRIMARY_RANK,
+    ConfigText,
+    find_default,
+    read_text,
+)
 from rootflow.registry import GROUPS
 
 
@@ -48,15 +54,27 @@ class Compositions:
     def __init__(self, loader: ConfigLoaderImpl, start: Start) -> None:
         self.loader = loader
         self.start = start
+        self._asked: tuple[str, ...] = ()
         self.of = functools.lru_cache(maxsize=64)(self._compose)
+        self.parse = functools.lru_cache(maxsize=4096)(self._parse)
+
+    def _parse(self, override: str) -> Override:
+        """Return an override, read by Hydra's grammar.
+
+        Raises:
+            OverrideParseException: it can't be read.
+        """
+        parser = OverridesParser.create(config_loader=self.loader)  # which knows the options of `glob(*)`
+        return parser.parse_overrides([override])[0]
 
     def _compose(self, choices: tuple[str, ...]) -> Composition:
         """Compose what it starts from with the options that overrides choose, e.g. `model=resnet`."""
+        self._asked = choices
         repository = CachingConfigRepository(self.loader.repository)  # composing changes what it holds
         found = create_defaults_list(
             repo=repository,
             config_name=START,
-            overrides_list=[parse(choice) for choice in choices],
+            overrides_list=[self.parse(choice) for choice in choices],
             prepend_hydra=True,
             skip_missing=False,
         )
@@ -68,34 +86,37 @@ class Compositions:
     def _texts(self, default: ResultDefault) -> Iterator[ConfigText]:
         """Return the file that a config came from, or the layers that it was made of."""
         name = str(default.config_path)
-        path = self.find_file(name)
+        path = find_config(name, self.start.extra)
         if path is not None:
             yield ConfigText(_rank(name), default.package or "", path)
         yield from texts_of(self.start.layers, name)
 
     def config_errors(self) -> AbstractContextManager[None]:
         """Turn what Hydra raises into errors that name the place."""
-        return as_config_errors(self.start.extra, self.find_choice)
+        return as_config_errors(self.start.extra, self.find_choice, self.find_key)
 
-    def find_choice(self, group: str, option: str) -> tuple[Path, int] | None:
-        """Return where a config file chooses an option in its `defaults` list, any option if it is empty."""
-        for _, folder in config_folders("conf", self.start.extra):
-            for path in sorted(folder.rglob("*.yaml")):
-                line = find_default(path.read_text(encoding="utf-8", errors="replace"), group, option)
-                if line is not None and path == self.find_file(
-                    path.relative_to(folder).with_suffix("").as_posix()
-                ):
-                    return path, line
+    def find_key(self, name: str, key: str) -> str | None:
+        """Return `file:line` of a dotted key in a config, or in what was given as a whole in its place."""
+        path = find_config(name, self.start.extra)
+        texts = [*texts_of(self.start.layers, name), *([ConfigText(PRIMARY_RANK, path=path)] if path else [])]
+        return next((found.place for text in texts if (found := text.find(key)) is not None), None)
+
+    def find_choice(self, group: str, option: str, parent: str) -> str | None:
+        """Return `file:line` of where a `defaults` list names an option of a group; any, if it is empty.
+
+        Looked for in the config that Hydra was reading, then in those that were asked for.
+        """
+        asked = [f"{choice.key_or_group}/{choice.value()}" for choice in map(self.parse, self._asked)]
+        for name in (parent, *asked, self.start.first, BASE):
+            if name == BASE and (place := place_of_choice(self.start.layers, group, option)):
+                return place
+            path = find_config(name, self.start.extra)
+            layers = [] if path else [(text.label, text.text) for text in texts_of(self.start.layers, name)]
+            for label, text in [(display_path(path), read_text(path))] if path else layers:
+                line = find_default(text, group, option) if text else None
+                if line is not None:
+                    return f"{label}:{line}"
         return None
-
-    def find_file(self, name: str) -> Path | None:
-        """Return the file of a config by its path in conf/, e.g. `model/resnet` or `sweeps/seeds`."""
-        group, _, option = name.rpartition("/")
-        if group == "sweeps":
-            candidates = [folder / f"{option}.yaml" for _, folder in config_folders("sweeps")]
-        else:
-            candidates = [folder / f"{name}.yaml" for _, folder in config_folders("conf", self.start.extra)]
-        return next((path for path in candidates if path.is_file()), None)
 
 
 def apply_value(cfg: DictConfig, override: Override) -> None:
@@ -106,17 +127,6 @@ def apply_value(cfg: DictConfig, override: Override) -> None:
     """
     OmegaConf.set_struct(cfg, value=True)
     ConfigLoaderImpl._apply_overrides_to_config([override], cfg)
-
-
-@functools.lru_cache(maxsize=4096)
-def parse(override: str) -> Override:
-    """Return an override, read by Hydra's grammar.
-
-    Raises:
-        OverrideParseException: it can't be read.
-    """
-    parsed: list[Override] = OverridesParser.create().parse_overrides([override])
-    return parsed[0]
 
 
 def _is_hydras(default: ResultDefault) -> bool:

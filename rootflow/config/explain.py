@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rootflow.config.flat import to_flat
-from rootflow.config.origin import DEFAULT_RANK, Origins, Setting, display_path
+from rootflow.config.folders import display_path
+from rootflow.config.origin import DEFAULT_RANK, Origins, Setting
 from rootflow.config.schema import ALIASES, SETTINGS, Config, is_auto_key, schema_of
 from rootflow.config.values import describe
 from rootflow.errors import ConfigError, did_you_mean

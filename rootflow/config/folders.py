@@ -5,7 +5,11 @@ Nothing here needs Hydra, so `rootflow --help` and `list` can read options in mi
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+BASE = "rootflow"
+"""The config that chooses an option of each group, on which every other builds."""
 
 
 def shipped_folder(name: str) -> Path:
@@ -35,9 +39,19 @@ def option_files(group: str, extra: Path | None = None) -> dict[str, tuple[str, 
     found: dict[str, tuple[str, Path]] = {}
     folders = [(owner, folder / group) for owner, folder in config_folders("conf", extra)]
     for owner, folder in config_folders("sweeps") if group == "sweeps" else folders:
-        for path in sorted(folder.glob("*.yaml")):
+        for path in sorted(filter(Path.is_file, folder.glob("*.yaml"))):
             found.setdefault(path.stem, (owner, path))
     return dict(sorted(found.items()))
+
+
+def find_config(name: str, extra: Path | None = None) -> Path | None:
+    """Return the file of a config by its path in conf/, e.g. `model/resnet` or `sweeps/seeds`."""
+    group, _, option = name.rpartition("/")
+    if group == "sweeps":
+        candidates = [folder / f"{option}.yaml" for _, folder in config_folders("sweeps")]
+    else:
+        candidates = [folder / f"{name}.yaml" for _, folder in config_folders("conf", extra)]
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def group_names(extra: Path | None = None) -> list[str]:
@@ -45,3 +59,9 @@ def group_names(extra: Path | None = None) -> list[str]:
     folders = [folder for _, folder in config_folders("conf", extra)]
     names = {path.parent.name for folder in folders for path in folder.glob("*/*.yaml")}
     return sorted(names - {"hydra"})
+
+
+def display_path(path: Path) -> str:
+    """Return a path as short as it can be said: relative to here if it lies below."""
+    here = Path.cwd()
+    return os.path.relpath(path, here) if path.is_relative_to(here) else str(path)

@@ -15,13 +15,11 @@ from typing import Any
 import yaml
 from omegaconf._utils import get_yaml_loader
 
-from rootflow.config.folders import config_folders
-from rootflow.config.origin import PRIMARY_RANK, ConfigText, display_path
+from rootflow.config.folders import BASE, display_path, find_config
+from rootflow.config.origin import PRIMARY_RANK, ConfigText, find_line
+from rootflow.config.plain_yaml import parse_yaml, read_yaml
 from rootflow.errors import ConfigError
 from rootflow.registry import GROUPS
-
-BASE = "rootflow"
-"""The config that holds the default choice of each group."""
 
 START = "(start)"
 """What Hydra calls the config that it composes first: the primary config, then the experiment."""
@@ -89,16 +87,18 @@ class Start:
         return any(key.rpartition(" ")[2].strip("/") == "experiment" for key in keys)
 
     def read(self, name: str) -> dict[str, Any]:
-        """Return a config in conf/ as its file says it; empty where it can't be read, which Hydra tells."""
-        for _, folder in config_folders("conf", self.extra):
-            path = folder / f"{name}.yaml"
-            if path.is_file():
-                try:
-                    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-                except (yaml.YAMLError, OSError, ValueError):
-                    return {}
-                return content if isinstance(content, dict) else {}
-        return {}
+        """Return a config in conf/ as its file says it; empty where there is none, which Hydra tells.
+
+        Raises:
+            ConfigError: it can't be read, or its `defaults` is no list.
+        """
+        path = find_config(name, self.extra)
+        content = read_yaml(path) if path else {}
+        if path and not isinstance(content or {}, dict):
+            raise ConfigError(f"{display_path(path)}:1 is no mapping of keys to values.")
+        if path and not isinstance((content or {}).get("defaults", []), list):
+            raise ConfigError(f"{display_path(path)}:1: `defaults` must be a list of configs.")
+        return content or {}
 
 
 def load_layer(given: str | Path) -> Layer:
@@ -107,6 +107,8 @@ def load_layer(given: str | Path) -> Layer:
     Raises:
         ConfigError: there is no such file, or it isn't a YAML mapping.
     """
+    if not str(given):
+        raise ConfigError("--config (command line) names no file.")
     path = Path(given) / "config.yaml" if Path(given).is_dir() else Path(given)
     try:
         text = path.read_text(encoding="utf-8")
@@ -126,25 +128,32 @@ def read_layer(label: str, text: str) -> Layer:
     Raises:
         ConfigError: it can't be read as YAML, or isn't a mapping.
     """
-    try:
-        values = yaml.load(text, Loader=get_yaml_loader())  # OmegaConf's safe one, as for conf/
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{label}{line}: {error.problem}.") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{label}: {' '.join(str(error).split())}.") from error
+    values = parse_yaml(label, text, get_yaml_loader())  # a safe one, and the one that reads conf/
     if not isinstance(values, dict) or not values:
         raise ConfigError(f"{label}:1: holds no config: write `key: value` lines, as `rootflow config` does.")
     for key in values:
         if not isinstance(key, str):
             raise ConfigError(f"{label}: the key {key!r} is not text.")
+    _check_defaults(label, values.get("defaults", [BASE]), find_line(text, "defaults") or 1)
     return Layer(label, values, text)
+
+
+def _check_defaults(label: str, defaults: Any, line: int) -> None:
+    """Check that a file with `defaults` builds on something: an experiment, given as --config, doesn't."""
+    if not isinstance(defaults, list):
+        raise ConfigError(f"{label}:{line}: `defaults` must be a list of configs.")
+    names = [next(iter(entry), "") if isinstance(entry, dict) else entry for entry in defaults]
+    if all(str(name).startswith("override ") or name == "_self_" for name in names):
+        raise ConfigError(
+            f"{label}:{line}: its `defaults` override what nothing chose; write `- {BASE}` as the first."
+        )
 
 
 def encoded(start: Start) -> str:
     """Return it as text, which can go to the process of a job."""
     layers = [[layer.label, dict(layer.values), layer.text] for layer in start.layers]
-    return yaml.safe_dump([start.primary, start.extra and str(start.extra), layers], sort_keys=False)
+    plain = [start.primary, start.extra and str(start.extra), layers]
+    return yaml.safe_dump(plain, sort_keys=False, default_flow_style=True, width=float("inf"))
 
 
 def decoded(text: str) -> Start:
@@ -155,7 +164,7 @@ def decoded(text: str) -> Start:
 
 def served_configs(start: Start) -> dict[str, dict[str, Any]]:
     """Return the configs that Hydra is to find before any file, by their path in conf/."""
-    base = start.read(BASE)
+    base = {"defaults": [], **start.read(BASE)}
     served: dict[str, dict[str, Any]] = {}
     experiment: list[Any] = [] if start.has_own_experiment() else [{"experiment": None}]
     for layer in start.layers:
@@ -185,6 +194,15 @@ def texts_of(layers: Sequence[Layer], path: str) -> Iterator[ConfigText]:
             said = {group: layer.values[group]}
         if said:
             yield ConfigText(PRIMARY_RANK, label=layer.label, given=said, given_text=layer.text)
+
+
+def place_of_choice(layers: Sequence[Layer], group: str, option: str) -> str | None:
+    """Return the place where a config given as a whole chooses an option by its name."""
+    for layer in layers:
+        if not layer.is_primary and str(layer.choices.get(group)) == option:
+            line = find_line(layer.text, group) if layer.text else None
+            return f"{layer.label}:{line}" if line else layer.label
+    return None
 
 
 def _choose(defaults: list[Any], group: str, option: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from rootflow.config.folders import display_path
+from rootflow.config.plain_yaml import PlainLoader
 from rootflow.registry import GROUPS
 
 COMMAND_LINE = "command line"
@@ -37,7 +38,7 @@ class ConfigText:
     @functools.cached_property
     def text(self) -> str | None:
         """Its YAML, for line numbers; None for a config from Python."""
-        return _read(self.path) if self.path else self.given_text
+        return read_text(self.path) if self.path else self.given_text
 
     @functools.cached_property
     def values(self) -> Any:
@@ -47,12 +48,18 @@ class ConfigText:
     def find(self, key: str) -> Setting | None:
         """Return what it says about a dotted key."""
         inside = _inner(key, self.package)
+        if inside is not None and isinstance(self.values, Mapping) and inside in self.values:
+            line = find_line(self.text, inside, is_whole=True) if self.text else None
+            return Setting(self.rank, self._at(line), self.values[inside])
         found, value = _select(self.values, inside) if inside else (False, None)
         if inside is None or not found:
             return None
         line = find_line(self.text, inside) if self.text else None
+        return Setting(self.rank, self._at(line), value)
+
+    def _at(self, line: int | None) -> str:
         name = display_path(self.path) if self.path else self.label
-        return Setting(self.rank, f"{name}:{line}" if line else name, value)
+        return f"{name}:{line}" if line else name
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,8 @@ class Origins:
     texts: Sequence[ConfigText] = ()
     """The files that the job was composed from, the overruling last."""
     sweep: Sweep = Sweep()
+    extra: Path | None = None
+    """The folder of `--config-dir`."""
 
     def chain(self, key: str) -> list[Setting]:
         """Return all that set a dotted key, the overruling last; nothing where only a default does."""
@@ -89,8 +98,9 @@ class Origins:
         for override in self.overrides:
             name, _, value = override.partition("=")
             name = name.lstrip("+~").partition("@")[0]
-            is_above = key.startswith(name + ".") and (name not in GROUPS or value.startswith("{"))
-            if name == key or name.startswith(key + ".") or is_above:
+            is_above = key.startswith(name + ".") and name not in GROUPS
+            is_bare = key == f"{name}.name" and all(text.package != name for text in self.texts)
+            if name == key or name.startswith(key + ".") or is_above or is_bare:
                 swept = self.sweep.places.get(name)
                 rank = EXPERIMENT_RANK if swept else COMMAND_RANK
                 settings.append(Setting(rank, swept or COMMAND_LINE, value))
@@ -121,11 +131,17 @@ class Origins:
         return chain[-1].rank if chain else DEFAULT_RANK
 
 
-def find_line(text: str, key: str) -> int | None:
-    """Return the line of a YAML text on which a dotted key stands, counted from 1."""
+def find_line(text: str, key: str, *, is_whole: bool = False) -> int | None:
+    """Return the line of a YAML text on which a dotted key stands, counted from 1.
+
+    Args:
+        text: one YAML document.
+        key: dotted.
+        is_whole: the dots are part of one key.
+    """
     node = _nodes(text)
     line = None
-    for part in key.split("."):
+    for part in [key] if is_whole else key.split("."):
         if isinstance(node, yaml.SequenceNode) and part.isdecimal() and int(part) < len(node.value):
             node = node.value[int(part)]
             line = node.start_mark.line + 1
@@ -164,12 +180,6 @@ def find_swept(text: ConfigText) -> dict[str, str]:
     return {str(key.value): f"{name}:{key.start_mark.line + 1}" for key, _ in pairs}
 
 
-def display_path(path: Path) -> str:
-    """Return a path as short as it can be said: relative to here if it lies below."""
-    here = Path.cwd()
-    return os.path.relpath(path, here) if path.is_relative_to(here) else str(path)
-
-
 def _inner(key: str, package: str) -> str | None:
     if not package:
         return key
@@ -191,7 +201,8 @@ def _select(values: Any, key: str) -> tuple[bool, Any]:
     return True, values
 
 
-def _read(path: Path) -> str | None:
+def read_text(path: Path) -> str | None:
+    """Return the text of a file; None where it can't be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -200,7 +211,7 @@ def _read(path: Path) -> str | None:
 
 def _load(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=PlainLoader)
     except (yaml.YAMLError, ValueError):
         return None
 

@@ -4,18 +4,62 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from rootflow.config.folders import display_path
+from rootflow.errors import ConfigError
+
+_EXPONENT = re.compile(r"[-+]?(?:\d[\d_]*\.?[\d_]*|\.[\d_]+)[eE][-+]?\d+$")
+"""`1e-3` and `1.5e3`: numbers in YAML 1.2 and to OmegaConf, but text to PyYAML."""
+
+
+class PlainLoader(yaml.SafeLoader):
+    """Reads numbers as OmegaConf does, without its import."""
+
 
 class PlainDumper(yaml.SafeDumper):
-    """Quotes text like `1e3`, which is a number in YAML 1.2 and to OmegaConf, but text to PyYAML."""
+    """Quotes text that somebody would read as a number."""
 
 
-PlainDumper.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d[\d_]*[eE][-+]?\d+$"), [*"-+0123456789"]
-)
+for _known in (PlainLoader, PlainDumper):
+    _known.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, [*"-+.0123456789"])
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file says.
+
+    Raises:
+        ConfigError: it can't be read; names the file and the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"{display_path(path)}:1 can't be read: {reason}.") from error
+    return parse_yaml(display_path(path), text)
+
+
+def parse_yaml(label: str, text: str, loader: Any = PlainLoader) -> Any:
+    """Return what a YAML text says.
+
+    Args:
+        label: what to call it in messages, e.g. the file.
+        text: one YAML document.
+        loader: a class of PyYAML's; it must be a safe one.
+
+    Raises:
+        ConfigError: it can't be read; names the line.
+    """
+    try:
+        return yaml.load(text, Loader=loader)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{label}{line}: {error.problem}.") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"{label}: {' '.join(str(error).split())}.") from error
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Keys that contradict each other, and keys that have no effect; told before anything is built.
 
-A rule knows what the code of rootflow or torch does with a key, and holds for their components only: a
-user's own may do something else with a key of that name. It says nothing where one of its keys is missing.
+A rule knows what the code of rootflow or torch does with a key, and holds for their components only,
+however those are named: a user's own may do something else with a key of that name. It says nothing where
+one of its keys is missing, or is a component, whose value only Python knows.
 
 A key without effect is told where it was set for this run: on the command line, or in an experiment. What
 stands in a project's files, or in a config given as a whole, may wait for its switch.
@@ -9,29 +10,30 @@ stands in a project's files, or in a config given as a whole, may wait for its s
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from rootflow.config.flat import to_flat
 from rootflow.config.origin import COMMAND_RANK, EXPERIMENT_RANK, Origins
-from rootflow.config.schema import defaults_of, schema_of
+from rootflow.config.schema import KNOWN_CODE, defaults_of, schema_of
 from rootflow.errors import shown
-from rootflow.registry import components
+from rootflow.registry import GROUPS
 
 _LENGTHS = ("total_steps", "T_max", "total_iters", "epochs")
 """Keys of schedulers that are the length of the training when they are `auto`."""
 
 _LENGTH_BOUNDS = ("discover.min_epochs", "discover.max_epochs", "discover.num_updates")
 
-_TENSOR_DATA = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "csv", "tensors")
+TENSOR_DATA = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "csv_table", "tensors")
 """Data sets that lie in memory as tensors: batches are taken out by indexing, no process reads them."""
 
-_WITH_TEST_DATA = ("mnist", "fashion_mnist", "cifar10", "cifar100")
+WITH_TEST_DATA = ("mnist", "fashion_mnist", "cifar10", "cifar100")
+"""Data sets that come with a test set: nothing is split off for one."""
 
 _WITHOUT_MOMENTUM = ("Adadelta", "Adafactor", "Adagrad", "ASGD", "LBFGS", "Rprop")
-_ONLY_ON_ACCELERATORS = ("Adadelta", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop")
-"""Optimizers that can be captured in a CUDA graph and have no fused kernel, which would take any device."""
 
 
 def broken_rules(values: Mapping[str, Any], origins: Origins) -> list[str]:
@@ -44,28 +46,40 @@ def broken_rules(values: Mapping[str, Any], origins: Origins) -> list[str]:
     config = _Config(values, origins)
     told: dict[str, str] = {}
     for rule in _RULES:
-        for key, message in _broken(rule, config):
+        for key, message in rule(config):
             told.setdefault(key, message)
     return [*told.values()]
 
 
 class _Config:
-    """The values of rootflow's and torch's components by dotted key, and how to say them."""
+    """The values of rootflow's and torch's components by dotted key, and how to say them.
+
+    A group without a key after it stands for its component: the name of the definition, whichever name or
+    path led to it.
+    """
 
     def __init__(self, values: Mapping[str, Any], origins: Origins) -> None:
         self.values = values
         self.origins = origins
-        self.flat = to_flat({group: node for group, node in values.items() if _is_known(group, node)})
+        found = {group: schema_of(group, values[group]) for group in GROUPS if values.get(group)}
+        self.schemas = {g: s for g, s in found.items() if s is not None and s.title.startswith(KNOWN_CODE)}
+        self.components = {group: schema.title.rpartition(".")[2] for group, schema in self.schemas.items()}
+        self.flat = to_flat({group: values[group] for group in self.components}) | self.components
 
     def __getitem__(self, key: str) -> Any:
         return self.flat[key]
 
-    def has_any_of(self, names: tuple[str, ...], *keys: str) -> bool:
+    def knows(self, *keys: str) -> bool:
+        """Whether each key is there and has a value that can be read off."""
+        return all(key in self.flat and not _has_component(self.flat[key]) for key in keys)
+
+    def is_of(self, names: tuple[str, ...], *keys: str) -> bool:
         """Whether the component of one of the keys is one of those named; any is, where none is named."""
-        return not names or any(_name(self.values[key.partition(".")[0]]) in names for key in keys)
+        return not names or any(self.components.get(key.partition(".")[0]) in names for key in keys)
 
     def say(self, key: str) -> str:
         """Return a key as it is typed, its value, and the place that set it."""
+        key = self._typed(key)
         value: Any = self.values
         for part in key.split("."):
             value = value[part]
@@ -74,7 +88,8 @@ class _Config:
 
     def is_for_this_run(self, key: str, switch: str) -> bool:
         """Whether a key was set for this run, and not before the switch that takes its effect."""
-        if switch in self.origins.sweep.varied:  # there are jobs in which the key counts
+        group = switch.partition(".")[0]
+        if {group, self._typed(switch)} & self.origins.sweep.varied:  # it counts in another job
             return False
         rank = self.origins.rank(key)
         return rank >= EXPERIMENT_RANK and rank >= self._rank_of_switch(switch)
@@ -82,18 +97,21 @@ class _Config:
     def is_no_default(self, key: str) -> bool:
         """Whether a key has another value than its component gives it anyway."""
         group, *path = key.split(".")
-        schema = schema_of(group, self.values[group])
-        default: Any = defaults_of(schema) if schema else {}
+        default: Any = defaults_of(self.schemas[group])
         for part in path:
             default = default.get(part) if isinstance(default, Mapping) else None
         return bool(self.flat[key] != default)
 
+    def _typed(self, key: str) -> str:
+        if "." in key:
+            return key
+        return f"{key}._target_" if "_target_" in self.values[key] else f"{key}.name"
+
     def _rank_of_switch(self, switch: str) -> int:
-        chosen = {override.lstrip("+~").partition("=")[0] for override in self.origins.overrides}
-        is_chosen = (
-            switch.partition(".")[0] in chosen - self.origins.sweep.places.keys()
-        )  # e.g. trainer=quick
-        return COMMAND_RANK if is_chosen else self.origins.rank(switch)
+        typed = {override.lstrip("+~").partition("=")[0] for override in self.origins.overrides}
+        chosen = typed - self.origins.sweep.places.keys()  # e.g. trainer=quick
+        is_chosen = switch.partition(".")[0] in chosen
+        return COMMAND_RANK if is_chosen else self.origins.rank(self._typed(switch))
 
 
 _Mistakes: TypeAlias = Iterator[tuple[str, str]]
@@ -111,7 +129,9 @@ class _Range:
     """The components of which it is true; empty for all that have the key."""
 
     def __call__(self, config: _Config) -> _Mistakes:
-        if config.has_any_of(self.of, self.key) and not self.is_allowed(config[self.key]):
+        if not config.knows(self.key) or not config.is_of(self.of, self.key):
+            return
+        if not self.is_allowed(config[self.key]):
             yield self.key, f"{config.say(self.key)}; it must be {self.allowed}."
 
 
@@ -124,11 +144,9 @@ class _Clash:
     is_clash: Callable[[Any, Any], bool]
     words: str
     """Why, and what to do."""
-    of: tuple[str, ...] = ()
-    """The components of ``key`` of which it is true; empty for all that have it."""
 
     def __call__(self, config: _Config) -> _Mistakes:
-        if config.has_any_of(self.of, self.key) and self.is_clash(config[self.key], config[self.other]):
+        if config.knows(self.key, self.other) and self.is_clash(config[self.key], config[self.other]):
             yield self.key, f"{config.say(self.key)}, but {config.say(self.other)}: {self.words}"
 
 
@@ -146,68 +164,68 @@ class _NoEffect:
 
     def __call__(self, config: _Config) -> _Mistakes:
         for key in self.keys:
-            value, switch = config.flat.get(key), config[self.switch]
-            if not value or value == "auto" or not config.has_any_of(self.of, key, self.switch):
+            if not config.knows(key, self.switch) or not config.is_of(self.of, key, self.switch):
                 continue
-            if (
-                self.is_dead(value, switch)
-                and config.is_for_this_run(key, self.switch)
-                and config.is_no_default(key)
-            ):
+            value, switch = config[key], config[self.switch]
+            is_dead = value and value != "auto" and self.is_dead(value, switch)
+            if is_dead and config.is_for_this_run(key, self.switch) and config.is_no_default(key):
                 yield key, f"{config.say(key)}, which has no effect: {config.say(self.switch)}{self.why}."
 
 
 def _nothing_ends(config: _Config) -> _Mistakes:
-    limits = ("trainer.max_steps", "trainer.max_time", "trainer.patience")
-    if config["trainer.max_epochs"] is None and all(config[limit] is None for limit in limits):
+    ends = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.patience")
+    if config.knows(*ends) and all(config[end] is None for end in ends):
         yield (
-            "trainer.max_epochs",
-            f"{config.say('trainer.max_epochs')}, and so are {', '.join(limits[:2])} and {limits[2]}: "
+            ends[0],
+            f"{config.say(ends[0])}, and so are {ends[1]}, {ends[2]} and {ends[3]}: "
             "nothing ends the training. Give one of them.",
         )
 
 
-def _length_is_unknown(config: _Config) -> _Mistakes:
-    """`auto` needs no user's scheduler to be known: rootflow itself fills it with the length."""
-    if config["trainer.max_epochs"] is not None or config["trainer.max_steps"] is not None:
+def _falls_to_no_end(config: _Config) -> _Mistakes:
+    steps, shape, warmup = "scheduler.total_steps", "scheduler.shape", "scheduler.warmup"
+    if not config.knows(steps, shape, warmup) or config[steps] != "auto":
         return
-    found = _wanted_length(config.values["scheduler"])
-    if found is not None:
-        key, purpose = f"scheduler.{found[0]}", found[1]
+    if config[shape] != "constant":
+        yield from _without_length(config, shape, "which falls until the last update", "which that is")
+    elif str(config[warmup]).endswith("%"):
+        to_do = "Give it in steps or epochs"
+        yield from _without_length(config, warmup, "a share of all updates", "how many those are", to_do)
+
+
+def _length_is_unknown(config: _Config) -> _Mistakes:
+    """A user's scheduler is asked, too: rootflow itself fills `auto` with the length."""
+    scheduler = config.values.get("scheduler", {})
+    wanted = next((key for key in _LENGTHS if scheduler.get(key) == "auto"), None)
+    if wanted and not config.is_of(("WarmupDecay",), "scheduler"):
+        key = f"scheduler.{wanted}"
+        yield from _without_length(config, key, "the length of the training", "how long that is")
+
+
+def _without_length(
+    config: _Config, key: str, purpose: str, unknown: str, to_do: str = "Choose scheduler=constant"
+) -> _Mistakes:
+    lengths = ("trainer.max_epochs", "trainer.max_steps")
+    if config.knows(*lengths) and all(config[length] is None for length in lengths):
         yield (
             key,
-            f"{config.say(key)}, {purpose}, but {config.say('trainer.max_epochs')}: it has none. Choose "
-            "scheduler=constant, or give trainer.max_epochs or trainer.max_steps.",
+            f"{config.say(key)}, {purpose}, but {config.say(lengths[0])}, so nobody knows {unknown}. "
+            f"{to_do}, or give {lengths[0]} or {lengths[1]}.",
         )
 
 
-def _wanted_length(scheduler: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return the key of a scheduler that needs the length of the training, and what for."""
-    if scheduler.get("name") != "warmup_decay":
-        wanted = next((key for key in _LENGTHS if scheduler.get(key) == "auto"), None)
-        return (wanted, "the length of the training") if wanted else None
-    if scheduler["total_steps"] != "auto":
-        return None
-    if scheduler["shape"] != "constant":
-        return "shape", "which falls until the end of the training"
-    if str(scheduler["warmup"]).endswith("%"):
-        return "warmup", "a share of the length of the training"
-    return None
-
-
-def _steps_after_the_last(config: _Config) -> _Mistakes:
-    key, length = "scheduler.total_steps", "trainer.max_steps"
-    is_length = config["trainer.max_epochs"] in ("auto", None)  # else the epochs may end before
-    is_longer = is_length and _is_above(config[length], config[key])
-    if is_longer and config.has_any_of(("OneCycleLR",), key):
-        yield (
-            key,
-            f"{config.say(key)}, but {config.say(length)}: OneCycleLR raises an error after its last "
-            "step. Set scheduler.total_steps=auto.",
-        )
-
+_DEVICES = re.compile(r"(auto|cpu|cuda|mps|xpu|hpu|npu|xla|mtia|meta|privateuseone)(:\d+)?")
 
 _RANGES = (
+    _Range(
+        "trainer.device",
+        lambda device: bool(_DEVICES.fullmatch(device)),
+        "auto, cpu, cuda, cuda:1, mps or xpu",
+    ),
+    *(
+        _Range(f"optimizer.{key}", lambda value: value != math.inf, "finite")
+        for key in ("lr", "weight_decay", "momentum")
+    ),
     _Range("optimizer.betas", lambda betas: all(0 <= b < 1 for b in betas), "two numbers from 0 to below 1"),
     _Range("optimizer.eps", lambda eps: all(e is None or e >= 0 for e in _items(eps)), "at least 0"),
     _Range("optimizer.eps", lambda eps: eps > 0, "above 0", of=("SparseAdam",)),
@@ -231,13 +249,13 @@ _RANGES = (
         "dataset.split.val_frac",
         lambda frac: frac < 1,
         "below 1: nothing would be left to train on",
-        of=(*_WITH_TEST_DATA, "digits", "csv"),
+        of=(*WITH_TEST_DATA, "digits", "csv_table"),
     ),
     _Range(
         "dataset.split.test_frac",
         lambda frac: frac < 1,
         "below 1: nothing would be left to train on",
-        of=("digits", "csv"),
+        of=("digits", "csv_table"),
     ),
 )
 
@@ -261,15 +279,8 @@ _CLASHES = (
         "only one of them can be true.",
     ),
     _Clash(
-        "optimizer.capturable",
-        "trainer.device",
-        lambda capturable, device: capturable and _device_type(device) == "cpu",
-        "it needs an accelerator. Set optimizer.capturable=false.",
-        of=_ONLY_ON_ACCELERATORS,
-    ),
-    _Clash(
         "scheduler.cycle_momentum",
-        "optimizer.name",
+        "optimizer",
         lambda cycles, optimizer: cycles and optimizer in _WITHOUT_MOMENTUM,
         "it has no momentum. Set scheduler.cycle_momentum=false.",
     ),
@@ -278,13 +289,6 @@ _CLASHES = (
         "scheduler.total_steps",
         lambda shape, steps: shape != "constant" and steps is None,
         "it falls until the last of them. Set scheduler.total_steps=auto, or choose scheduler=constant.",
-    ),
-    _Clash(
-        "scheduler.milestones",
-        "scheduler.schedulers",
-        lambda milestones, schedulers: len(schedulers) != len(milestones) + 1,
-        "there must be one milestone less than schedulers, the step or epoch at which the next one begins.",
-        of=("SequentialLR",),
     ),
     _Clash(
         "discover.min_epochs",
@@ -317,21 +321,21 @@ _NO_EFFECT = (
     _NoEffect(_LENGTH_BOUNDS, "trainer.max_steps", lambda _, steps: steps is not None),
     _NoEffect(
         ("loader.num_workers", "loader.prefetch_factor"),
-        "dataset.name",
-        lambda _, dataset: dataset in _TENSOR_DATA,
+        "dataset",
+        lambda _, dataset: dataset in TENSOR_DATA,
         ", which lies in memory: no process reads it",
     ),
     _NoEffect(("loader.prefetch_factor",), "loader.num_workers", lambda _, workers: workers == 0),
     _NoEffect(
         ("loader.resident",),
-        "dataset.name",
+        "dataset",
         lambda _, dataset: dataset == "folder",
         ", which is read file by file",
     ),
     _NoEffect(
         ("dataset.split.test_frac",),
-        "dataset.name",
-        lambda _, dataset: dataset in _WITH_TEST_DATA,
+        "dataset",
+        lambda _, dataset: dataset in WITH_TEST_DATA,
         ", which has a test set of its own",
     ),
     _NoEffect(("model.dropout", "model.activation"), "model.hidden", lambda _, hidden: hidden == []),
@@ -347,18 +351,6 @@ _NO_EFFECT = (
     _NoEffect(
         ("scheduler.decay", "scheduler.final_frac"), "scheduler.shape", lambda _, shape: shape == "constant"
     ),
-    _NoEffect(
-        ("scheduler.epochs", "scheduler.steps_per_epoch"),
-        "scheduler.total_steps",
-        lambda _, steps: steps is not None,
-        of=("OneCycleLR",),
-    ),
-    _NoEffect(
-        ("scheduler.base_momentum", "scheduler.max_momentum"),
-        "scheduler.cycle_momentum",
-        lambda _, cycles: not cycles,
-    ),
-    _NoEffect(("scheduler.gamma",), "scheduler.mode", lambda _, mode: mode in ("triangular", "triangular2")),
     _NoEffect(
         ("scheduler.step_size",),
         "trainer.max_epochs",
@@ -384,31 +376,16 @@ _RULES: tuple[Callable[[_Config], _Mistakes], ...] = (
     *_RANGES,
     *_CLASHES,
     _nothing_ends,
+    _falls_to_no_end,
     _length_is_unknown,
-    _steps_after_the_last,
     *_NO_EFFECT,
 )
 
 
-def _broken(rule: Callable[[_Config], _Mistakes], config: _Config) -> list[tuple[str, str]]:
-    try:
-        return [*rule(config)]
-    except KeyError:  # a key that the rule is about isn't there
-        return []
-
-
-def _is_known(group: str, node: Any) -> bool:
-    """Whether a group's component is rootflow's or torch's own."""
-    if not isinstance(node, Mapping):
-        return False
-    if "_target_" in node:
-        return str(node["_target_"]).startswith(("torch.", "rootflow."))
-    component = components(group).get(str(node.get("name")))
-    return component is not None and not component.is_users
-
-
-def _name(node: Mapping[str, Any]) -> str:
-    return str(node.get("name") or node["_target_"].rpartition(".")[2])
+def _has_component(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_has_component, value))
+    return isinstance(value, Mapping)
 
 
 def _items(value: Any) -> list[Any]:

@@ -16,6 +16,9 @@ from rootflow.registry import GROUPS, NUM_GIVEN, components, find_component
 from rootflow.signatures import COMPUTED, REQUIRED, Parameter, Signature, read_signature
 from rootflow.sources import definition_path
 
+REDACTED = "[redacted]"
+"""What stands for a secret in records; a config read back from one lacks that value."""
+
 MISSING = "???"
 """OmegaConf's mark for a value that must be given."""
 
@@ -49,7 +52,10 @@ _LIMITS = {
     "weight_decay": "Annotated[float, Ge(0)]",
     "momentum": "Annotated[float, Ge(0)]",
 }
-"""Ranges that optimizers have and their signatures don't say."""
+"""Ranges that the optimizers of torch and rootflow have and their signatures don't say."""
+
+KNOWN_CODE = ("torch.", "rootflow.")
+"""How the modules begin of which it is known what they do with a value; a user's may do anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,20 +117,22 @@ def schema_of(group: str, node: Mapping[str, Any]) -> Schema | None:
     if signature is None:
         return None
     own = signature.parameters[NUM_GIVEN.get(group, 0) :]
-    is_flat = len(own) == 1 and _is_one_dataclass(own[0])
+    is_flat = len(own) == 1 and is_one_dataclass(own[0])
     return Schema(
         title=definition_path(signature.module, signature.qualname),
         path=signature.path,
         line=signature.line,
         doc=signature.doc,
-        parameters=tuple(_completed(group, p) for p in (own[0].fields or () if is_flat else own)),
+        parameters=tuple(
+            _completed(group, signature.module, p) for p in (own[0].fields or () if is_flat else own)
+        ),
         accepts_more=signature.accepts_more and not is_flat,
     )
 
 
 def defaults_of(schema: Schema) -> dict[str, Any]:
     """Return every key with its default; what must be given, or is computed, is `???`."""
-    return {p.name: _default_of(p) for p in schema.parameters}
+    return {p.name: default_of(p) for p in schema.parameters}
 
 
 def bare_components(group: str) -> list[str]:
@@ -152,14 +160,14 @@ def _signature_of(group: str, node: Mapping[str, Any]) -> Signature | None:
         return None  # reported by the check, with the place where the name was given
 
 
-def _is_one_dataclass(parameter: Parameter) -> bool:
+def is_one_dataclass(parameter: Parameter) -> bool:
     """Whether a component's only parameter stands for its fields: as `build.taken_dataclass` says it."""
     is_all = parameter.default is REQUIRED or parameter.name in CONFIG_PARAMETERS
     return is_all and parameter.fields is not None and not any(p.name in OWN_KEYS for p in parameter.fields)
 
 
-def _completed(group: str, parameter: Parameter) -> Parameter:
-    if group == "optimizer" and parameter.name in _LIMITS:
+def _completed(group: str, module: str, parameter: Parameter) -> Parameter:
+    if group == "optimizer" and module.startswith(KNOWN_CODE) and parameter.name in _LIMITS:
         limits = ast.parse(_LIMITS[parameter.name], mode="eval").body
         parameter = dataclasses.replace(parameter, annotation=limits)
     if parameter.default is REQUIRED and is_auto_key(group, parameter.name):
@@ -167,7 +175,8 @@ def _completed(group: str, parameter: Parameter) -> Parameter:
     return parameter
 
 
-def _default_of(parameter: Parameter) -> Any:
+def default_of(parameter: Parameter) -> Any:
+    """Return the default of one key; `???` for one that must be given, or is computed."""
     if parameter.fields is not None and parameter.default is not None:
-        return {p.name: _default_of(p) for p in parameter.fields}
+        return {p.name: default_of(p) for p in parameter.fields}
     return MISSING if parameter.default in (REQUIRED, COMPUTED) else parameter.default

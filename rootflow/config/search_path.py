@@ -24,9 +24,9 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rootflow.config.folders import config_folders
+from rootflow.config.folders import config_folders, display_path
 from rootflow.config.layers import Start, decoded, encoded, served_configs
-from rootflow.config.origin import display_path, find_line
+from rootflow.config.origin import find_line
 from rootflow.config.schema import bare_components, defaults_of, schema_of
 from rootflow.errors import ConfigError
 from rootflow.registry import is_component
@@ -59,6 +59,10 @@ class ComponentSource(FileConfigSource):
                 header={"package": None},
             )
         if isinstance(result.config, DictConfig):
+            defaults = result.config._get_node("defaults") if "defaults" in result.config else None
+            if defaults is not None and not OmegaConf.is_list(defaults):
+                path = display_path(Path(self.path, f"{config_path}.yaml"))
+                raise ConfigError(f"{path}:1: `defaults` must be a list of configs.")
             result.config = _with_defaults(group, result.config)
         return result
 
@@ -79,6 +83,8 @@ def _naming(path: Path) -> Iterator[None]:
     """Say in which file an interpolation can't be read."""
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{display_path(path)}:1 can't be read: it is not UTF-8 text.") from error
     except OmegaConfBaseException as error:
         key = str(getattr(error, "full_key", None) or "")
         line = find_line(path.read_text(encoding="utf-8"), key) if key else None

@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-from rootflow.config.folders import option_files
-from rootflow.config.plain_yaml import PlainDumper, escaped
+from rootflow.config.folders import display_path, option_files
+from rootflow.config.plain_yaml import PlainDumper, escaped, read_yaml
 from rootflow.config.schema import Config, Schema, bare_components, defaults_of, schema_of
 from rootflow.errors import ConfigError, did_you_mean
-from rootflow.registry import GROUPS, find_unregistered, is_component
+from rootflow.registry import GROUPS, is_component, unregistered_hint
 from rootflow.signatures import Parameter, read_signature
 
 
@@ -20,13 +20,17 @@ def options_of(group: str, extra: Path | None = None) -> list[dict[str, Any]]:
     files, own = option_files(group, extra), bare_components(group)
     rows = [
         # a shipped file that names a component which the project has its own of is the project's, too
-        {"option": name, "from": "project" if name in own else owner, "about": _first_comment(path)}
-        for name, (owner, path) in files.items()
+        {
+            "option": name,
+            "from": "project" if name in own else owner,
+            "about": _about(group, name, extra),
+        }
+        for name, (owner, _) in files.items()
     ]
     for name in own:
         schema = schema_of(group, {"name": name}) if name not in files else None
         if schema is not None:
-            rows.append({"option": name, "from": "project", "about": schema.doc})
+            rows.append({"option": name, "from": "project", "about": schema.doc or schema.title})
     return sorted(rows, key=lambda row: str(row["option"]))
 
 
@@ -51,21 +55,34 @@ def read_option(group: str, option: str, extra: Path | None = None) -> dict[str,
     """Return what a YAML says, its `defaults` within the group merged in, without the schema.
 
     Raises:
-        ConfigError: there is no such option.
+        ConfigError: there is no such option, or its file can't be read.
     """
     files = option_files(group, extra)
     if option not in files and is_component(group, option):
         return {"name": option}
     if option not in files:
         options = sorted({*files, *bare_components(group)})
-        hint = did_you_mean(option, options) + find_unregistered(group, option)
+        hint = did_you_mean(option, options) + unregistered_hint(group, option)
         raise ConfigError(f"{group} has no option {option!r}.{hint} Options: {', '.join(options)}.")
-    content = yaml.safe_load(files[option][1].read_text(encoding="utf-8")) or {}
-    bases = [b for b in content.pop("defaults", []) if isinstance(b, str) and b != "_self_"]
+    path = files[option][1]
+    content = read_yaml(path) or {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{display_path(path)}:1 is no mapping of keys to values.")
+    bases = [b for b in content.pop("defaults", None) or [] if isinstance(b, str) and b != "_self_"]
+    if option in bases:
+        raise ConfigError(f"{display_path(path)}:1 builds on itself.")
     merged: dict[str, Any] = {}
     for base in bases:
         merged |= read_option(group, base, extra)
     return merged | content
+
+
+def find_option_schema(group: str, option: str, extra: Path | None = None) -> Schema | None:
+    """Return the schema of an option; None where its file or its component can't be read."""
+    try:
+        return schema_of(group, read_option(group, option, extra))
+    except (ConfigError, RecursionError, TypeError):
+        return None
 
 
 def commented_yaml(config: Config) -> str:
@@ -120,8 +137,14 @@ def _flat(
     return rows
 
 
+def _about(group: str, option: str, extra: Path | None) -> str:
+    comment = _first_comment(option_files(group, extra)[option][1])
+    schema = find_option_schema(group, option, extra) if not comment and group in GROUPS else None
+    return schema.doc or schema.title if schema else comment
+
+
 def _first_comment(path: Path) -> str:
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("#") and not line.startswith("# @"):
             return line.lstrip("# ").strip()
     return ""

@@ -1,18 +1,21 @@
 """The typed form of a config, the nested one, and what turns one into the other without loss.
 
     experiment = Experiment(model=config_class(ResNet)(depth=34), trainer=Trainer(max_epochs=3))
-    to_dict(experiment)  # {"model": {"name": "resnet", "depth": 34}, "trainer": {"name": ...
+    to_dict(experiment)  # {"model": {"name": "resnet", "depth": 34, "width": None, ...}, "trainer": {...}}
 
-Guaranteed, for every config that a YAML can hold: `to_dict(from_dict(nested)) == nested`, and
-`from_dict(to_dict(experiment)) == experiment` where dataclass instances say what is in it. Shorthands (a
-class, a `partial`) come back as the instance that they stand for, and where no type is declared values come
-back as a YAML has them, a tuple as a list.
+Guaranteed: `from_dict(to_dict(experiment)) == experiment` where dataclass instances say what is in it.
+Shorthands (a class, a `partial`) come back as the instance that they stand for, and where no type is declared
+values come back as a YAML has them, a tuple as a list.
+
+A complete config, as the check returns it, is the same again by `to_dict(from_dict(nested))`, but for how a
+component is named (a registered one by its `name`, any other by the path of its definition) and for what
+says nothing: a null `name` of the run, a value that is a default written as code. Where a config says less,
+also in a dataclass in a list, the defaults are filled in.
 """
 
 from __future__ import annotations
 
 import collections.abc
-import copy
 import dataclasses
 import enum
 import functools
@@ -28,10 +31,12 @@ from rootflow.build import OWN_KEYS, load
 from rootflow.config.classes import (
     accepts_more,
     component_of,
+    computed_fields,
     config_class,
     declared_types,
     find_config_class,
     identity,
+    identity_of,
     registered_name,
     taken_whole,
 )
@@ -39,6 +44,7 @@ from rootflow.config.schema import CHOSEN_BY_DATA
 from rootflow.errors import ConfigError, did_you_mean
 from rootflow.hints import hints_of_items, members_of
 from rootflow.registry import GROUPS
+from rootflow.signatures import COMPUTED
 
 __all__ = ["Choice", "Experiment", "config_class", "from_dict", "to_dict"]
 
@@ -47,12 +53,8 @@ Choice: TypeAlias = Any
 one of a `config_class`); a component's class or function, for its defaults, or `functools.partial` of it; a
 mapping with `name` or `_target_`; or a mapping with only some keys, laid over the default option."""
 
-_RECORD = "_rootflow_record"
-"""Where an instance made from a nested config keeps its `_Record`."""
-
 _PLAIN = (bool, int, float, str, type(None))
 _MAPPINGS = (dict, collections.abc.Mapping)
-_UNSAID = object()
 
 _arguments: Callable[[Any], Mapping[str, inspect.Parameter]] = functools.cache(
     lambda cls: inspect.signature(cls).parameters
@@ -79,18 +81,25 @@ class Experiment:
     """A name for the run; None makes one from the model and the data set."""
 
 
-def to_dict(experiment: Experiment) -> dict[str, Any]:
-    """Return the nested plain form: dicts, lists, numbers, text and None; only what is said.
+def to_dict(experiment: Experiment | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested plain form: dicts, lists, numbers, text and None.
 
-    A component is its registered `name`, else `_target_`, its import path. Arguments of a component that
-    equal their defaults aren't said, except where `from_dict` was given them; a nested dataclass is whole.
+    A component is its registered `name`, else `_target_`, its import path, with all fields of a dataclass
+    that stands for it, or the arguments of a `partial`. Only a default that is code isn't said: the component
+    fills it.
+
+    Args:
+        experiment: of a mapping all keys are kept, whether or not there are such settings.
 
     Raises:
         ConfigError: a value is nothing that a YAML can hold; names the key.
     """
+    said = experiment
+    if isinstance(said, Experiment):
+        said = {key: value for key, value in vars(said).items() if value is not None}
     return {
         key: _plain_group(value, _Place(key, key)) if key in GROUPS else _plain(value, None, _Place("", key))
-        for key, value in _said(experiment, is_component=True)
+        for key, value in said.items()
     }
 
 
@@ -104,15 +113,14 @@ def from_dict(nested: Mapping[str, Any]) -> Experiment:
         ConfigError: a component can't be found or imported, refuses a value, or doesn't take a key.
     """
     _check_keys(nested, [*Experiment.__dataclass_fields__], "")
-    values = {
-        key: _typed_component(value, _Place(key, key), key)
-        if key in GROUPS and isinstance(value, Mapping)
-        else value
-        for key, value in nested.items()
-    }
-    experiment = Experiment(**values)
-    _record(experiment, values, {})
-    return experiment
+    return Experiment(
+        **{
+            key: _typed_component(value, _Place(key, key), key)
+            if key in GROUPS and isinstance(value, Mapping)
+            else value
+            for key, value in nested.items()
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -128,39 +136,13 @@ class _Place:
         return _Place(self.group, f"{self.key}.{key}")
 
 
-@dataclass(frozen=True)
-class _Record:
-    """What an instance doesn't show of the node that it was made from."""
-
-    said_as: Mapping[str, str]
-    """Its `name` or `_target_`."""
-    unsaid: Mapping[str, Any]
-    """Fields that weren't there, and what they became."""
-
-
-def _record(config: Any, said: Mapping[str, Any], said_as: Mapping[str, str]) -> None:
-    names = [field.name for field in dataclasses.fields(config) if field.name not in said]
-    unsaid = {name: _snapshot(getattr(config, name)) for name in names}
-    if hasattr(config, "__dict__"):  # slots have no room for it
-        object.__setattr__(config, _RECORD, _Record(said_as, unsaid))
-
-
-def _snapshot(value: Any) -> Any:
-    """Return a copy, by which it can be seen whether a list or a nested dataclass was changed in place."""
-    copied = copy.deepcopy(value)
-    return copied if _is_same(value, copied) else value
-
-
-def _said(config: Any, *, is_component: bool) -> Iterator[tuple[str, Any]]:
+def _said(config: Any) -> Iterator[tuple[str, Any]]:
     """Yield the fields of a dataclass that its nested form is to say."""
-    record: _Record | None = getattr(config, _RECORD, None)
+    computed = computed_fields(type(config))
     for field in dataclasses.fields(config):
-        value, default = getattr(config, field.name), _UNSAID
-        if record is not None:
-            default = record.unsaid.get(field.name, _UNSAID)
-        elif is_component:
-            default = _default(field)
-        if field.init and not field.name.startswith("_") and not _is_same(value, default):
+        value = getattr(config, field.name)
+        is_computed = value is COMPUTED or (field.name in computed and _is_same(value, _default(field)))
+        if field.init and not field.name.startswith("_") and not is_computed:
             yield field.name, value
 
 
@@ -230,32 +212,27 @@ def _plain_mapping(value: Mapping[Any, Any], hint: Any, place: _Place) -> dict[A
 
 def _plain_instance(value: Any, hint: Any, place: _Place) -> dict[str, Any]:
     declared = next(filter(dataclasses.is_dataclass, members_of(hint)), None)
-    record: _Record | None = getattr(value, _RECORD, None)
-    if type(value) is not declared or (record is not None and record.said_as):
-        return _plain_component(value, place)
-    return _plain_fields(value, place, is_component=False)
+    return _plain_fields(value, place) if type(value) is declared else _plain_component(value, place)
 
 
 def _plain_component(value: Any, place: _Place) -> dict[str, Any]:
-    record: _Record | None = getattr(value, _RECORD, None)
-    said_as = record.said_as if record is not None else {}
-    if not said_as:
-        said_as = identity(component_of(type(value), place.group, place.key), place.group, place.key)
-    return {**said_as, **_plain_fields(value, place, is_component=True)}
+    return {**_said_as(type(value), place), **_plain_fields(value, place)}
 
 
-def _plain_fields(value: Any, place: _Place, *, is_component: bool) -> dict[str, Any]:
-    hints = declared_types(type(value))
-    plain = {
-        name: _plain(item, hints.get(name), place.inner(name))
-        for name, item in _said(value, is_component=is_component)
-    }
-    if is_component and not plain.keys().isdisjoint(OWN_KEYS):
+def _said_as(cls: Any, place: _Place) -> dict[str, str]:
+    """Return `name` or `_target_` of what a dataclass stands for as a component."""
+    said_as = identity_of(cls, place.group, place.key)
+    if not cls.__dataclass_fields__.keys().isdisjoint(OWN_KEYS):
         raise ConfigError(
-            f"{place.key} is a {type(value).__name__} with a field `name`, which a config can't say: there "
+            f"{place.key} is a {cls.__name__} with a field `name`, which a config can't say: there "
             "it is the component's. Call the field otherwise."
         )
-    return plain
+    return said_as
+
+
+def _plain_fields(value: Any, place: _Place) -> dict[str, Any]:
+    hints = declared_types(type(value))
+    return {name: _plain(item, hints.get(name), place.inner(name)) for name, item in _said(value)}
 
 
 def _plain_callable(value: Any, place: _Place) -> dict[str, Any]:
@@ -270,7 +247,7 @@ def _plain_callable(value: Any, place: _Place) -> dict[str, Any]:
     taken = taken_whole(component, group)
     values = [*given.args, *given.keywords.values()]
     if taken is not None and len(values) == 1 and isinstance(values[0], taken):
-        return plain | _plain_fields(values[0], place, is_component=True)
+        return plain | _plain_fields(values[0], place)
     if given.args:
         raise ConfigError(f"{place.key} is {value!r}; give the arguments by name.")
     hints = declared_types(component)
@@ -279,31 +256,36 @@ def _plain_callable(value: Any, place: _Place) -> dict[str, Any]:
 
 def _typed_component(node: Mapping[str, Any], place: _Place, group: str) -> Any:
     """Return the config of a component; `group` is empty for one that gets nothing from rootflow."""
-    said_as = {key: node[key] for key in ("name", "_target_") if key in node}
     is_chosen_later = group in CHOSEN_BY_DATA and node.get("name") == "auto"
-    if not said_as or is_chosen_later:
+    if ("name" in node) == ("_target_" in node) or is_chosen_later:
         return dict(node)
     try:
         component = load(place.group, node)
     except ConfigError as error:
         raise ConfigError(str(error).replace(place.group, place.key, 1)) from error
     cls = find_config_class(component, group)
-    given = {key: value for key, value in node.items() if key not in said_as}
-    if cls is None:
+    given = {key: value for key, value in node.items() if key not in ("name", "_target_")}
+    if cls is None or not _stands_for(cls, component, _Place(group, place.key)):
         return dict(node)
     is_more = not given.keys() <= _arguments(cls).keys()
     if is_more and ("_partial_" in given or accepts_more(component, group)):
         return dict(node)
-    typed = _typed_instance(cls, given, place, said_as)
-    return typed if _is_whole(typed, node, place) else dict(node)
+    typed = _typed_instance(cls, given, place)
+    return dict(node) if typed is None else typed
 
 
-def _typed_instance(
-    cls: Any, given: Mapping[str, Any], place: _Place, said_as: Mapping[str, str], start: Any = None
-) -> Any:
-    """Return a dataclass of some fields, on top of ``start`` if that is one; None if `auto` prevents it."""
+def _stands_for(cls: Any, component: Any, place: _Place) -> bool:
+    """Whether `to_dict` will say a class as that component."""
+    try:
+        return _said_as(cls, place) == identity(component, place.group, place.key)
+    except ConfigError:
+        return False
+
+
+def _typed_instance(cls: Any, given: Mapping[str, Any], place: _Place, start: Any = None) -> Any:
+    """Return a dataclass of some fields, on top of ``start`` if that is one; None if it can't hold them."""
     arguments, fields, hints = _arguments(cls), cls.__dataclass_fields__, declared_types(cls)
-    _check_keys(given, [*arguments], f"{place.key}.")
+    _check_keys(given, [name for name in arguments if not name.startswith("_")], f"{place.key}.")
     values = {
         key: _typed(value, hints.get(key), place.inner(key), _default(fields[key]))
         for key, value in given.items()
@@ -318,8 +300,13 @@ def _typed_instance(
         if "auto" in given.values():
             return None
         raise ConfigError(f"{place.key}: {cls.__name__} refuses this: {error}.") from error
-    _record(made, values, said_as)
-    return made
+    return made if _holds(made, values) else None
+
+
+def _holds(config: Any, values: Mapping[str, Any]) -> bool:
+    """Whether its fields are as given; an InitVar isn't kept, and a `__post_init__` may change what was."""
+    names = [field.name for field in dataclasses.fields(config)]
+    return all(key in names and _is_same(getattr(config, key), value) for key, value in values.items())
 
 
 def _typed(value: Any, hint: Any, place: _Place, start: Any = None) -> Any:
@@ -346,8 +333,8 @@ def _typed_mapping(value: Mapping[Any, Any], hint: Any, place: _Place, start: An
         return _typed_component(value, place, "")
     declared: Any = next(filter(dataclasses.is_dataclass, members), None)
     if declared is not None and ("name" not in value or "name" in declared.__dataclass_fields__):
-        typed = _typed_instance(declared, value, place, {}, start)
-        return typed if _is_whole(typed, value, place) else dict(value)
+        typed = _typed_instance(declared, value, place, start)
+        return dict(value) if typed is None else typed
     return _typed_component(value, place, place.group)
 
 
@@ -358,14 +345,6 @@ def _typed_text(value: str, members: tuple[Any, ...]) -> Any:
         if isinstance(member, enum.EnumMeta) and value in member.__members__:
             return member[value]
     return value
-
-
-def _is_whole(typed: Any, node: Mapping[str, Any], place: _Place) -> bool:
-    """Whether nothing of a node got lost, as it would in slots or by a `__post_init__`."""
-    try:
-        return typed is not None and _plain_instance(typed, type(typed), place) == node
-    except ConfigError:
-        return False
 
 
 def _hints_of_list(hint: Any, num_items: int) -> list[Any]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-REDACTED = "[redacted]"
+from rootflow.config.schema import REDACTED
 
 _SECRET_NAME = re.compile(
     r"passw(?:or)?d|passphrase|secret|credential|(?:api|access|private|auth|signing)[_-]?key", re.IGNORECASE

@@ -118,3 +118,34 @@ def test_two_places_to_start_from_are_refused(rootflow: Rootflow) -> None:
     done = rootflow("check", "--config", "a.yaml", "--config-name", "b")
     assert done.returncode == 2
     assert "both say what to start from" in done.stderr
+
+
+def test_the_difference_of_a_file_is_to_what_train_would_do_by_itself(
+    rootflow: Rootflow, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text("seed: 4\n")
+    assert rootflow("config", "--diff", "--config", "mine.yaml").stdout == "seed  0 -> 4  mine.yaml:1\n"
+
+
+def test_flags_and_explain_stand_in_any_order(rootflow: Rootflow) -> None:
+    first = rootflow("config", "--json", "explain", "lr", "optimizer=sgd")
+    assert json.loads(first.stdout)[0]["key"] == "optimizer.lr"
+    assert rootflow("config", "explain", "lr", "--json", "optimizer=sgd").stdout == first.stdout
+    assert rootflow("config", "explain", "--help").stdout.startswith("usage: rootflow config")
+
+
+def test_a_closed_input_is_an_error_of_ours(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rootflow", "check", "--config", "-"]
+    shell = ["sh", "-c", f"exec {' '.join(command)} <&-"]
+    done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("error: --config - (command line)")) == (2, 1)
+
+
+def test_a_folder_that_is_gone_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    script = f"cd gone && rmdir ../gone && exec {sys.executable} -m rootflow check"
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert (
+        done.stderr.splitlines()[-1] == "error: the current folder is no longer there; change to one that is."
+    )

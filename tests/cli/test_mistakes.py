@@ -20,8 +20,8 @@ from tests.cli.conftest import Rootflow
             r"model\.dpeth does not exist \(command line\)\. Did you mean 'depth'\?",
         ),
         (["--cfg", "job", "--package", "optimzer"], r"no such part\. Did you mean 'optimizer'"),
-        (["model._target_=nowhere.Net"], r"importing nowhere\.Net failed: ModuleNotFoundError"),
-        (["trainer.device=nonsense"], r"trainer\.device is 'nonsense', which can't be used here"),
+        (["model._target_=json.decoder.Nowhere"], r"json/decoder\.py has no Nowhere"),
+        (["trainer.device=xpu:3"], r"trainer\.device is 'xpu:3', which can't be used here"),
     ],
 )
 def test_a_wrong_config_is_one_paragraph_and_leaves_nothing(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from rootflow.config.compose import check_job, open_composer
+from rootflow.config.schema import Config
 from rootflow.errors import ConfigError
 from tests.config.conftest import Compose
 
@@ -134,6 +135,23 @@ def _seed_of_job(_cfg: object) -> int:
     return check_job()[0].seed
 
 
+def test_a_glob_is_every_option_that_it_matches(project: Path) -> None:
+    with open_composer() as composer:
+        configs = composer.check_jobs(["model=glob(*net)"])
+    assert [config.model["name"] for config in configs] == ["convnet", "resnet"]
+
+
+def test_a_mapping_for_a_group_sets_its_keys_and_no_others(project: Path) -> None:
+    (project / "conf" / "config.yaml").write_text(
+        "defaults: [rootflow, _self_]\ntrainer:\n  micro_batch_size: 64\n"
+    )
+    with open_composer() as composer:
+        overrides = composer.reader.expanded(["trainer={batch_size: 32, max_time: 5 min}", "seed=1"])
+        config = composer.compose(overrides)
+    assert overrides == ["trainer.batch_size=32", 'trainer.max_time="5 min"', "seed=1"]
+    assert (config.trainer["batch_size"], config.trainer["micro_batch_size"]) == (32, 64)
+
+
 def test_jobs_that_would_be_the_same_experiment_are_refused(project: Path) -> None:
     with open_composer() as composer:
         with pytest.raises(ConfigError, match=r"jobs 0 and 2 of 4 \(command line\) are the same experiment"):
@@ -160,3 +178,34 @@ def test_jobs_that_would_be_the_same_experiment_are_refused(project: Path) -> No
 def test_strange_overrides_end_in_an_error_of_ours(compose: Compose, override: str) -> None:
     with pytest.raises(ConfigError):
         compose(override)
+
+
+def test_an_experiment_may_be_added_and_emptied_as_hydras_users_write_it(compose: Compose) -> None:
+    assert compose("+experiment=mnist_mlp") == compose("experiment=mnist_mlp")
+    assert compose("experiment=null") == compose()
+
+
+def test_a_sweep_may_be_chosen_without_the_plus(project: Path) -> None:
+    with open_composer() as composer:
+        assert composer.check_jobs(["sweeps=seeds"]) == composer.check_jobs(["+sweeps=seeds"])
+
+
+def test_a_choice_that_a_file_overrules_is_told_and_the_file_alone_holds(
+    compose: Compose, project: Path
+) -> None:
+    (project / "conf" / "config.yaml").write_text("defaults: [rootflow, _self_]\nmodel:\n  name: convnet\n")
+    assert compose().model == compose_alone(project, "model=convnet").model
+    with pytest.raises(
+        ConfigError, match=r"model=resnet \(command line\) has no effect: model\.name is 'convnet'"
+    ):
+        compose("model=resnet")
+
+
+def compose_alone(project: Path, *overrides: str) -> Config:
+    """Compose without the project's config.yaml."""
+    (project / "conf" / "config.yaml").rename(project / "away.yaml")
+    try:
+        with open_composer() as composer:
+            return composer.compose(overrides)
+    finally:
+        (project / "away.yaml").rename(project / "conf" / "config.yaml")

@@ -8,6 +8,7 @@ import enum
 import functools
 import importlib
 import math
+import pickle
 import subprocess
 import sys
 from dataclasses import dataclass, fields
@@ -22,6 +23,7 @@ from torch import nn
 from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import ExponentialLR, LinearLR
 
+import rootflow
 from rootflow.config.schema import Config
 from rootflow.config.typed import Experiment, config_class, from_dict, to_dict
 from rootflow.data.augment import Augment
@@ -43,8 +45,8 @@ class Colour(enum.Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Trainer):
-    """A trainer of one's own, with every type that a config may hold."""
+class Settings(LoaderSettings):
+    """A loader of one's own, with every type that a config may hold."""
 
     path: Path = Path("data")
     colour: Colour = Colour.RED
@@ -64,9 +66,13 @@ class Slotted:
 
 
 @dataclass
-class Mutable:
-    sizes: list[int] = dataclasses.field(default_factory=list)
-    width: int = 3
+class Rounded:
+    """Keeps something else than it is given."""
+
+    rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        self.rate = round(self.rate, 1)
 
 
 @dataclass(kw_only=True)
@@ -85,6 +91,14 @@ class Checked:
 @dataclass
 class Named:
     name: str = "x"
+
+
+@dataclass
+class Hidden:
+    """Its own."""
+
+    width: int = 3
+    _x: int = 0
 
 
 class Plain:
@@ -154,7 +168,9 @@ def test_what_rootflow_passes_is_no_field() -> None:
 def test_a_default_that_is_code_is_computed_and_never_said() -> None:
     found = config_class(LinearLR)()
     assert found.start_factor is COMPUTED
-    assert to_dict(Experiment(scheduler=found)) == {"scheduler": {"name": "LinearLR"}}
+    assert to_dict(Experiment(scheduler=found)) == {
+        "scheduler": {"name": "LinearLR", "end_factor": 1.0, "total_iters": 5, "last_epoch": -1}
+    }
 
 
 def test_what_must_be_given_must_be_given_in_python_too() -> None:
@@ -171,17 +187,45 @@ def test_a_component_without_source_has_no_config_class() -> None:
         config_class(math.exp)
 
 
+AUTO = {"in_channels": "auto", "num_classes": "auto"}
+LOADER = {"num_workers": "auto", "resident": "auto", "prefetch_factor": 4}
+SETTINGS = {
+    **LOADER,
+    "colour": "RED",
+    "sizes": [],
+    "splits": [],
+    "weights": {},
+    "by_name": {},
+    "ratio": 0.5,
+}
+"""All but `path`, whose default is code."""
+
+PLAIN = {"num_classes": "auto", "width": 8, "sizes": [1]}
+EXP = {"_target_": "math.exp", "_partial_": True}
+SIDES = {"width": 3, "depth": 4}
+RESNET = {
+    "_target_": "rootflow.models.resnet.ResNet",
+    "in_channels": 3,
+    "num_classes": 10,
+    "depth": 18,
+    "width": None,
+    "dropout": 0.0,
+}
+
 SAID = [
     ({}, {}),
     ({"model": "resnet", "seed": 1, "name": "x"}, {"model": "resnet", "seed": 1, "name": "x"}),
     ({"model": ResNet}, {"model": {"name": "resnet"}}),
     ({"optimizer": SGD}, {"optimizer": {"name": "SGD"}}),
     ({"model": functools.partial(ResNet, depth=18)}, {"model": {"name": "resnet", "depth": 18}}),
-    ({"model": config_class(ResNet)(depth=34)}, {"model": {"name": "resnet", "depth": 34}}),
-    ({"trainer": Trainer(max_epochs=3)}, {"trainer": {"name": "trainer", "max_epochs": 3}}),
-    ({"trainer": {"max_epochs": 3}}, {"trainer": {"max_epochs": 3}}),
+    (
+        {"model": config_class(ResNet)(depth=34)},
+        {"model": {"name": "resnet", **AUTO, "depth": 34, "width": None, "dropout": 0.0}},
+    ),
+    ({"loader": LoaderSettings()}, {"loader": {"name": "loader", **LOADER}}),
+    ({"loader": {"num_workers": 0}}, {"loader": {"num_workers": 0}}),
     ({"model": Plain}, {"model": {"_target_": f"{HERE}.Plain"}}),
-    ({"trainer": Settings()}, {"trainer": {"_target_": f"{HERE}.Settings"}}),
+    ({"loader": Settings()}, {"loader": {"_target_": f"{HERE}.Settings", **SETTINGS}}),
     (
         {"model": {"_target_": f"{HERE}.Plain", "head": nn.GELU}},
         {
@@ -203,7 +247,7 @@ SAID = [
         {
             "scheduler": config_class("scheduler", "chained")(
                 schedulers=[
-                    config_class(LinearLR)(total_iters=9),
+                    config_class(LinearLR)(total_iters=9, start_factor=0.5),
                     functools.partial(ExponentialLR, gamma=0.9),
                 ]
             )
@@ -212,7 +256,13 @@ SAID = [
             "scheduler": {
                 "name": "chained",
                 "schedulers": [
-                    {"name": "LinearLR", "total_iters": 9},
+                    {
+                        "name": "LinearLR",
+                        "start_factor": 0.5,
+                        "end_factor": 1.0,
+                        "total_iters": 9,
+                        "last_epoch": -1,
+                    },
                     {"name": "ExponentialLR", "gamma": 0.9},
                 ],
             }
@@ -220,25 +270,27 @@ SAID = [
     ),
     (
         {
-            "trainer": Settings(
+            "loader": Settings(
                 path=Path("a/b"),
                 colour=Colour.BLUE,
                 sizes=(1, 2),
                 splits=(Split(seed=1),),
                 weights={0: 1.5},
                 ratio=np.float64(0.25),
-                log_every=np.int64(5),  # type: ignore[arg-type]
+                prefetch_factor=np.int64(5),  # type: ignore[arg-type]
             )
         },
         {
-            "trainer": {
+            "loader": {
                 "_target_": f"{HERE}.Settings",
-                "log_every": 5,
+                **LOADER,
+                "prefetch_factor": 5,
                 "path": "a/b",
                 "colour": "BLUE",
                 "sizes": [1, 2],
                 "splits": [{"val_frac": 0.1, "test_frac": 0.2, "seed": 1}],
                 "weights": {0: 1.5},
+                "by_name": {},
                 "ratio": 0.25,
             }
         },
@@ -250,7 +302,9 @@ SAID = [
 def test_the_nested_form_holds_what_is_said(said: dict[str, Any], nested: dict[str, Any]) -> None:
     found = to_dict(Experiment(**said))
     assert repr(found) == repr(nested)  # with the types: no numpy number, no tuple
-    assert to_dict(from_dict(found)) == nested
+    assert repr(to_dict(said)) == repr(nested)
+    typed = from_dict(found)
+    assert from_dict(to_dict(typed)) == typed
 
 
 @pytest.mark.parametrize(
@@ -258,7 +312,7 @@ def test_the_nested_form_holds_what_is_said(said: dict[str, Any], nested: dict[s
     [
         Experiment(),
         Experiment(model="resnet", name="x", seed=3),
-        Experiment(trainer=Settings(sizes=(1, 2), path=Path("a"), colour=Colour.BLUE, splits=(Split(),))),
+        Experiment(loader=Settings(sizes=(1, 2), path=Path("a"), colour=Colour.BLUE, splits=(Split(),))),
         Experiment(tracking=TrackingSettings(wandb=WandbSettings(tags=("a", "b")))),
         Experiment(dataset=config_class(cifar10)(split=Split(seed=3), root="~/data")),
         Experiment(loader=LoaderSettings(num_workers=0), optimizer=config_class(AdamW)(betas=(0.9, 0.95))),
@@ -273,27 +327,77 @@ def test_a_typed_experiment_comes_back_from_its_nested_form(experiment: Experime
 @pytest.mark.parametrize(
     "nested",
     [
-        {"name": None},
-        {"seed": None, "model": None},
-        {"trainer": {"name": "trainer", "max_epochs": "auto"}},
-        {"trainer": {"name": "trainer", "device": "cpu", "max_epochs": 3}, "task": {"name": "auto"}},
-        {"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1}},
-        {"dataset": {"name": "cifar10", "split": {"val_frac": 0.2}}},
-        {"dataset": {"name": "cifar10", "augment": {}}},
-        {"scheduler": {"name": "LinearLR", "start_factor": 1 / 3}},
-        {"trainer": {"_target_": f"{HERE}.Settings", "path": "./data"}},
-        {"model": {"_target_": f"{HERE}.Slotted", "width": 3}},
-        {"model": {"_target_": f"{HERE}.Plain", "head": {"_target_": f"{HERE}.Named", "name": "x"}}},
-        {"model": {"_target_": f"{HERE}.greedy", "width": 3, "more": [1, {"a": None}]}},
-        {"scheduler": {"name": "LambdaLR", "lr_lambda": {"_target_": "math.exp", "_partial_": True}}},
+        {"model": "resnet", "seed": 3, "name": "x"},
+        {"loader": {"name": "loader", **LOADER}, "task": {"name": "auto"}},
+        {"loader": {"_target_": f"{HERE}.Settings", **SETTINGS, "path": "./data"}},
+        {"loader": {"_target_": f"{HERE}.Slotted", "width": 4, "depth": 2}},
+        {"loader": {"_target_": f"{HERE}.Checked", "num_classes": 3}},
+        {"loader": {"_target_": f"{HERE}.Checked", "num_classes": 3, "seed": 0}},
+        {"loader": {"_target_": f"{HERE}.Checked", "num_classes": "auto"}},
+        {"loader": {"_target_": f"{HERE}.Rounded", "rate": 0.123}},
+        {"loader": {"num_workers": 0}, "dataset": {"split": {"val_frac": 0.2}}},
+        {"optimizer": {"name": "SGD", "_target_": "torch.optim.SGD"}},
+        {"scheduler": {"name": "LambdaLR", "lr_lambda": EXP, "last_epoch": -1}},
         {"model": {"_target_": "math.exp"}},
-        {"model": {"_target_": f"{HERE}.Checked", "num_classes": 3}},
-        {"model": {"_target_": f"{HERE}.Checked", "num_classes": 3, "seed": 1}},
-        {"model": {"_target_": f"{HERE}.Checked", "num_classes": "auto"}},
+        {"model": {"_target_": f"{HERE}.Slotted", "width": 3}},
+        {"model": {"_target_": f"{HERE}.Plain", **PLAIN, "head": {"_target_": f"{HERE}.Named", "name": "x"}}},
+        {"model": {"_target_": f"{HERE}.Plain", **PLAIN, "head": RESNET}},
+        {"model": {"_target_": f"{HERE}.Plain", **PLAIN, "head": {"_target_": f"{HERE}.Slotted", **SIDES}}},
+        {"model": {"_target_": f"{HERE}.greedy", "width": 3, "more": [1, {"a": None}]}},
     ],
 )
 def test_a_nested_form_comes_back_from_its_typed_one(nested: dict[str, Any]) -> None:
     assert to_dict(from_dict(nested)) == nested
+
+
+def test_what_a_component_leaves_out_comes_back_with_its_default() -> None:
+    nested = {"dataset": {"name": "cifar10", "split": {"val_frac": 0.2}}, "model": None, "name": None}
+    assert to_dict(from_dict(nested)) == {
+        "dataset": {
+            "name": "cifar10",
+            "root": None,
+            "download": True,
+            "split": {"val_frac": 0.2, "test_frac": 0.2, "seed": 0},
+            "augment": {"flip": "alternating", "translate": 4, "cutout": 0},
+        }
+    }
+
+
+def test_of_a_mapping_every_key_is_kept() -> None:
+    given = {"sede": np.int64(1), "trianer": Settings(), "experiment": "mine", "seed": None, "model": ResNet}
+    assert to_dict(given) == {
+        "sede": 1,
+        "trianer": {"_target_": f"{HERE}.Settings", **SETTINGS},
+        "experiment": "mine",
+        "seed": None,
+        "model": {"name": "resnet"},
+    }
+
+
+def test_run_takes_in_a_mapping_what_it_takes_in_an_experiment(project: Path) -> None:
+    data = {"name": "csv", "path": Path("a"), "target": "b"}
+    given = {"dataset": data, "trainer": Trainer(max_epochs=3), "seed": np.int64(3), "sede": 1}
+    with pytest.raises(ConfigError) as caught:
+        rootflow.run(given)
+    (told,) = caught.value.args
+    assert told.startswith("sede is no setting (Python). Did you mean 'seed'?")
+
+
+def test_overrides_given_as_one_text_are_told(project: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^overrides is 'seed=1'; it must be a list, as \['seed=1'\]\.$"):
+        rootflow.run({}, overrides="seed=1")
+
+
+def test_a_component_is_said_by_its_name_or_the_path_of_its_definition() -> None:
+    nested = {"optimizer": {"_target_": "torch.optim.SGD"}, "model": {"_target_": "torch.nn.GELU"}}
+    said = to_dict(from_dict(nested))
+    assert said["optimizer"]["name"] == "SGD"
+    assert said["model"] == {"_target_": "torch.nn.modules.activation.GELU", "approximate": "none"}
+
+
+def test_a_default_that_is_code_is_not_said_of_a_dataclass_either() -> None:
+    assert "path" not in to_dict(Experiment(loader=Settings()))["loader"]
+    assert to_dict(Experiment(loader=Settings(path=Path("b"))))["loader"]["path"] == "b"
 
 
 TYPED = [
@@ -310,10 +414,9 @@ TYPED = [
 
 @pytest.mark.parametrize(("key", "value", "typed"), TYPED)
 def test_values_have_the_declared_types_again(key: str, value: Any, typed: Any) -> None:
-    nested = {"trainer": {"_target_": f"{HERE}.Settings", key: value}}
-    read = from_dict(nested)
-    assert read.trainer == Settings(**{key: typed})
-    assert to_dict(read) == nested
+    read = from_dict({"loader": {"_target_": f"{HERE}.Settings", key: value}})
+    assert read.loader == Settings(**{key: typed})
+    assert from_dict(to_dict(read)) == read
 
 
 def test_a_registered_component_is_the_same_by_its_import_path() -> None:
@@ -336,17 +439,12 @@ def test_some_fields_of_a_nested_dataclass_go_on_top_of_the_default() -> None:
 
 
 def test_a_changed_copy_says_what_was_changed() -> None:
-    read = from_dict({"trainer": {"name": "trainer", "max_epochs": 3, "device": "auto"}})
-    changed = dataclasses.replace(read, trainer=dataclasses.replace(read.trainer, max_steps=5))
-    assert to_dict(changed) == {"trainer": {"name": "trainer", "max_epochs": 3, "max_steps": 5}}
-
-
-def test_what_is_changed_after_reading_is_said() -> None:
-    read = from_dict({"loader": {"_target_": f"{HERE}.Mutable"}})
-    read.loader.sizes.append(1)
-    assert to_dict(read) == {"loader": {"_target_": f"{HERE}.Mutable", "sizes": [1]}}
-    read.loader.width = 5
-    assert to_dict(read) == {"loader": {"_target_": f"{HERE}.Mutable", "sizes": [1], "width": 5}}
+    read = from_dict({"loader": {"name": "loader", "num_workers": 3}})
+    changed = dataclasses.replace(read, loader=dataclasses.replace(read.loader, prefetch_factor=5))
+    assert to_dict(changed) == {
+        "loader": {"name": "loader", **LOADER, "num_workers": 3, "prefetch_factor": 5}
+    }
+    assert vars(read.loader) == vars(LoaderSettings(num_workers=3))
 
 
 def test_nan_is_carried_and_is_as_ever_unequal_to_itself() -> None:
@@ -393,10 +491,11 @@ NO_EXPERIMENT = [
     ({"model": {"name": "resnet", "dept": 3}}, "model.dept does not exist. Did you mean 'depth'?"),
     ({"tracking": {"name": "tracking", "wandb": {"mod": 3}}}, "tracking.wandb.mod does not exist. Did you"),
     (
-        {"model": {"_target_": f"{HERE}.Checked", "num_classes": 0}},
-        "model: Checked refuses this: num_classes is",
+        {"loader": {"_target_": f"{HERE}.Checked", "num_classes": 0}},
+        "loader: Checked refuses this: num_classes is",
     ),
-    ({"model": {"_target_": f"{HERE}.Checked"}}, "model.num_classes has no value, which Checked needs."),
+    ({"loader": {"_target_": f"{HERE}.Checked"}}, "loader.num_classes has no value, which Checked needs."),
+    ({"loader": {"_target_": f"{HERE}.Hidden", "_x": 1}}, "loader._x does not exist. There are width."),
     ({"model": {"_target_": "no.such"}}, "model._target_: importing no.such failed: ModuleNotFoundError"),
     ({"dataset": {"name": "csv", "target": "y"}}, "dataset.path has no value, which CsvTableConfig needs."),
     (
@@ -497,6 +596,7 @@ def test_a_model_that_takes_a_dataclass_has_its_fields_three_levels_deep(nets: A
     nested = {
         "model": {
             "name": "net",
+            "num_classes": "auto",
             "first": {"kernel": {"size": [1, 2], "path": "a"}, "rate": 0.0},
             "more": [{"kernel": {"size": [5, 5], "path": None}, "rate": 0.5}],
         }
@@ -510,12 +610,12 @@ def test_what_a_nested_dataclass_leaves_out_is_as_its_owner_says(nets: Any) -> N
     nested = {"model": {"name": "net", "first": {"kernel": {"path": "a"}}}}
     read = from_dict(nested)
     assert read.model.first.kernel == nets.Kernel(size=(5, 5), path=Path("a"))
-    assert to_dict(read) == nested
+    assert to_dict(read)["model"]["first"] == {"kernel": {"size": [5, 5], "path": "a"}, "rate": 0.0}
 
 
 def test_a_model_with_a_plain_signature_has_its_parameters(nets: Any) -> None:
     experiment = Experiment(model=config_class(nets.Small)(sides=(4, 5)))
-    nested = {"model": {"name": "small", "sides": [4, 5]}}
+    nested = {"model": {"name": "small", "num_classes": "auto", "width": 8, "sides": [4, 5]}}
     assert to_dict(experiment) == nested
     assert from_dict(nested) == experiment
     assert from_dict(nested).model.num_classes == "auto"
@@ -523,9 +623,8 @@ def test_a_model_with_a_plain_signature_has_its_parameters(nets: Any) -> None:
 
 def test_a_model_is_the_same_by_whichever_module_it_was_imported(nets: Any) -> None:
     imported = importlib.import_module("models.nets")
-    assert to_dict(Experiment(model=functools.partial(imported.Net, imported.NetConfig()))) == {
-        "model": {"name": "net"}
-    }
+    partial = functools.partial(imported.Net, imported.NetConfig())
+    assert to_dict(Experiment(model=partial)) == to_dict(from_dict({"model": {"name": "net"}}))
     assert from_dict({"model": {"name": "net"}}).model == imported.NetConfig()
 
 
@@ -544,10 +643,31 @@ def test_two_models_of_one_dataclass_are_told_apart(nets: Any) -> None:
         to_dict(Experiment(model=nets.Shared()))
 
 
+def test_an_instance_of_a_made_class_is_pickled_and_copied(nets: Any) -> None:
+    made = [
+        config_class(nets.Small)(num_classes=3),
+        config_class(nets.One)(width=3),
+        config_class("model", nets.Unnamed)(first=nets.Block(rate=0.5)),
+        config_class(LinearLR)(total_iters=9),
+    ]
+    for config in made:
+        for again in (pickle.loads(pickle.dumps(config)), copy.deepcopy(config), copy.copy(config)):
+            assert again == config
+            assert type(again) is type(config)
+    assert pickle.loads(pickle.dumps(made[3])).start_factor is COMPUTED
+
+
 def test_a_model_that_is_not_registered_goes_by_its_import_path(nets: Any) -> None:
     experiment = Experiment(model=config_class("model", nets.Unnamed)(more=(nets.Block(),)))
     block = {"kernel": {"size": [5, 5], "path": None}, "rate": 0.0}
-    nested = {"model": {"_target_": "models.nets.Unnamed", "more": [block]}}
+    nested = {
+        "model": {
+            "_target_": "models.nets.Unnamed",
+            "num_classes": "auto",
+            "first": block,
+            "more": [block],
+        }
+    }
     assert to_dict(experiment) == nested
     assert from_dict(nested) == experiment
 
