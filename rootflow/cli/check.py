@@ -38,7 +38,7 @@ def run(argv: list[str]) -> int:
     args.overrides = [f"+sweeps={o}" if o in sweeps else o for o in args.overrides]
     is_many = args.multirun or any(o.startswith("+sweeps=") for o in args.overrides)
     with arguments.composer(args) as composer:
-        configs = composer.check_jobs(args.overrides) if is_many else [composer.compose(args.overrides)]
+        configs = composer.compose_jobs(args.overrides) if is_many else [composer.compose(args.overrides)]
     from rootflow.config.canonical import identity
 
     if is_many:

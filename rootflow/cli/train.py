@@ -90,13 +90,13 @@ class Outcome:
 
 def job(_cfg: DictConfig) -> Outcome:
     """Train what Hydra composed: the task function, also in a launcher's own process."""
-    from rootflow.config.compose import check_job
+    from rootflow.config.compose import compose_job
     from rootflow.registry import open_project
 
     open_project(Path.cwd())
     overrides: list[str] = []
     try:
-        config, overrides, sweep = check_job()
+        config, overrides, sweep = compose_job()
         from rootflow.experiment import run_config  # torch is imported here at the earliest
 
         return Outcome(overrides, str(run_config(config, overrides=overrides, sweep=sweep).folder))
@@ -113,7 +113,7 @@ def _train_one(composer: Composer, overrides: list[str]) -> int:
 
 
 def _train_many(composer: Composer, overrides: list[str]) -> int:
-    configs = composer.check_jobs(overrides)
+    configs = composer.compose_jobs(overrides)
     from rootflow.tracking.run_folder import create_run_folder
 
     folder = create_run_folder(Path(configs[0].tracking.get("root", "runs")) / "sweeps", "sweep")

@@ -11,10 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from rootflow.config.folders import display_path, option_files
+from rootflow.config.interpolation import resolve
 from rootflow.config.origin import COMMAND_LINE, EXPERIMENT_RANK, OPTION_RANK, Origins
 from rootflow.config.rules import broken_rules
 from rootflow.config.schema import (
@@ -38,7 +38,7 @@ from rootflow.signatures import COMPUTED, Parameter
 _COMPONENT_KEYS = ("name", "_target_")
 
 
-def check(
+def checked(
     cfg: DictConfig, origins: Origins, *, told: Sequence[str] = (), unknown: Collection[str] = ()
 ) -> Config:
     """Return the typed form of a composed config.
@@ -70,37 +70,12 @@ class _Check:
 
     def resolved(self, cfg: DictConfig) -> dict[str, Any]:
         """Return plain values; what can't be resolved is a mistake, and left out."""
-        try:
-            container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
-        except (OmegaConfBaseException, RecursionError):
-            container = self.resolved_one_by_one(cfg, "")
-        assert isinstance(container, dict)
-        return {str(key): value for key, value in container.items()}
-
-    def resolved_one_by_one(self, node: Any, prefix: str) -> Any:
-        if not OmegaConf.is_config(node):
-            return node
-        keys = range(len(node)) if isinstance(node, ListConfig) else list(node)
-        found: dict[Any, Any] = {}
-        for key in keys:
-            try:
-                value = MISSING if OmegaConf.is_missing(node, key) else node[key]
-                found[key] = self.resolved_one_by_one(value, f"{prefix}{key}.")
-            except (OmegaConfBaseException, RecursionError) as error:
-                self.unresolved(f"{prefix}{key}", error)
-        return list(found.values()) if isinstance(node, ListConfig) else found
-
-    def unresolved(self, key: str, error: Exception) -> None:
-        if isinstance(error, RecursionError):
-            self.add(f"{key} can't be resolved{self.at(key)}: it refers to itself.")
-            return
-        first = str(error).splitlines()[0].rstrip(".")
-        reason = first.rpartition("while resolving interpolation: ")[2].strip('"')
-        if "Recursive" in reason:
-            reason = "it refers to itself"
-        absent = re.search(r"Interpolation key '([^'.]*)[^']*' not found", reason)
-        hint = did_you_mean(absent[1], [*GROUPS, *SETTINGS]) if absent and absent[1] not in GROUPS else ""
-        self.add(f"{key} can't be resolved{self.at(key)}: {reason}.{hint}")
+        plain, unresolved = resolve(cfg)
+        for key, reason in unresolved.items():
+            absent = re.search(r"Interpolation key '([^'.]*)[^']*' not found", reason)
+            hint = did_you_mean(absent[1], [*GROUPS, *SETTINGS]) if absent and absent[1] not in GROUPS else ""
+            self.add(f"{key} can't be resolved{self.at(key)}: {reason}.{hint}")
+        return plain
 
     def values(self, given: dict[str, Any], unknown: Collection[str]) -> dict[str, Any]:
         self.given = given

@@ -27,7 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rootflow.config.canonical import identity
-from rootflow.config.check import check
+from rootflow.config.check import checked
 from rootflow.config.composition import Composition, Compositions, apply_value
 from rootflow.config.folders import shipped_folder
 from rootflow.config.given import Given, OverrideReader, hydra_mistakes
@@ -76,7 +76,7 @@ class Composer:
             ]
         cfg = self._with_values(composition, given)
         origins = self._origins(composition, overrides, sweep)
-        return check(cfg, origins, told=given.mistakes, unknown=given.unknown)
+        return checked(cfg, origins, told=given.mistakes, unknown=given.unknown)
 
     def origins(self, overrides: Sequence[str]) -> Origins:
         """Return where the values of a job's config come from."""
@@ -103,7 +103,7 @@ class Composer:
             batches = self.hydra.multirun(START, task, arguments)
         return [job.return_value for batch in batches or [] for job in batch]
 
-    def check_jobs(self, overrides: list[str]) -> list[Config]:
+    def compose_jobs(self, overrides: list[str]) -> list[Config]:
         """Return the checked config of every job that `-m` will make, before the first is started.
 
         A sweeper other than Hydra's own decides on its jobs as it goes: then only what doesn't vary
@@ -220,7 +220,7 @@ class Composer:
         return Origins(plain, composition.texts, sweep or Sweep(), self.compositions.start.extra)
 
 
-def check_job() -> tuple[Config, list[str], Path | None]:
+def compose_job() -> tuple[Config, list[str], Path | None]:
     """Return the checked config, the overrides and the sweep folder of the job that Hydra runs now.
 
     The folder is None for a job that isn't one of many. Works in any process that a launcher chose: what

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rootflow.config.compose import check_job, open_composer
+from rootflow.config.compose import compose_job, open_composer
 from rootflow.config.schema import Config
 from rootflow.errors import ConfigError
 from tests.config.conftest import Compose
@@ -110,7 +110,7 @@ def test_hydra_is_as_it_was_after_composing(project: Path) -> None:
 
 def test_the_jobs_of_a_multirun_are_known_before_it(project: Path) -> None:
     with open_composer() as composer:
-        configs = composer.check_jobs(["optimizer=adamw,sgd", "seed=0,1,2"])
+        configs = composer.compose_jobs(["optimizer=adamw,sgd", "seed=0,1,2"])
         assert [(c.optimizer["name"], c.seed) for c in configs] == [
             ("AdamW", 0),
             ("AdamW", 1),
@@ -119,25 +119,25 @@ def test_the_jobs_of_a_multirun_are_known_before_it(project: Path) -> None:
             ("SGD", 1),
             ("SGD", 2),
         ]
-        assert len(composer.check_jobs(["+sweeps=seeds"])) == 6
+        assert len(composer.compose_jobs(["+sweeps=seeds"])) == 6
         with pytest.raises(ConfigError, match="seed is -1"):
-            composer.check_jobs(["seed=0,-1"])
+            composer.compose_jobs(["seed=0,-1"])
 
 
 def test_the_command_line_replaces_what_a_sweep_file_varies(project: Path) -> None:
     with open_composer() as composer:
-        configs = composer.check_jobs(["+sweeps=seeds", "seed=7"])
+        configs = composer.compose_jobs(["+sweeps=seeds", "seed=7"])
         ran = composer.multirun(_seed_of_job, ["+sweeps=seeds", "seed=7"], project / "sweep")
     assert [c.seed for c in configs] == ran == [7, 7]
 
 
 def _seed_of_job(_cfg: object) -> int:
-    return check_job()[0].seed
+    return compose_job()[0].seed
 
 
 def test_a_glob_is_every_option_that_it_matches(project: Path) -> None:
     with open_composer() as composer:
-        configs = composer.check_jobs(["model=glob(*net)"])
+        configs = composer.compose_jobs(["model=glob(*net)"])
     assert [config.model["name"] for config in configs] == ["convnet", "resnet"]
 
 
@@ -155,9 +155,9 @@ def test_a_mapping_for_a_group_sets_its_keys_and_no_others(project: Path) -> Non
 def test_jobs_that_would_be_the_same_experiment_are_refused(project: Path) -> None:
     with open_composer() as composer:
         with pytest.raises(ConfigError, match=r"jobs 0 and 2 of 4 \(command line\) are the same experiment"):
-            composer.check_jobs(["optimizer.lr=0.1,1.0e-1", "seed=0,1"])
+            composer.compose_jobs(["optimizer.lr=0.1,1.0e-1", "seed=0,1"])
         with pytest.raises(ConfigError, match=r"job 1 of 3 \(seed=-1\): seed is -1 .*command line"):
-            composer.check_jobs(["seed=0,-1,2"])
+            composer.compose_jobs(["seed=0,-1,2"])
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_an_experiment_may_be_added_and_emptied_as_hydras_users_write_it(compose
 
 def test_a_sweep_may_be_chosen_without_the_plus(project: Path) -> None:
     with open_composer() as composer:
-        assert composer.check_jobs(["sweeps=seeds"]) == composer.check_jobs(["+sweeps=seeds"])
+        assert composer.compose_jobs(["sweeps=seeds"]) == composer.compose_jobs(["+sweeps=seeds"])
 
 
 def test_a_choice_that_a_file_overrules_is_told_and_the_file_alone_holds(

@@ -101,4 +101,4 @@ def test_every_sweep_says_its_question_and_composes(project: Path) -> None:
         assert first.startswith("# ")
         assert "?" in first
         with open_composer() as composer:
-            assert len(composer.check_jobs([f"+sweeps={path.stem}"])) > 1
+            assert len(composer.compose_jobs([f"+sweeps={path.stem}"])) > 1

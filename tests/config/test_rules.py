@@ -302,13 +302,13 @@ def test_a_sweep_over_a_switch_may_have_jobs_in_which_a_key_does_nothing(project
         "# @package _global_\nhydra:\n  sweeper:\n    params:\n      model.hidden: '[],[4]'\n",
     )
     with open_composer() as composer:
-        jobs = composer.check_jobs(["+sweeps=layers", "model.dropout=0.5"])
+        jobs = composer.compose_jobs(["+sweeps=layers", "model.dropout=0.5"])
         assert [job.model["hidden"] for job in jobs] == [[], [4]]
 
 
 def test_a_sweep_over_data_sets_may_have_jobs_in_which_a_key_does_nothing(project: Path) -> None:
     with open_composer() as composer:
-        jobs = composer.check_jobs(["dataset=digits,mnist", "dataset.split.test_frac=0.3"])
+        jobs = composer.compose_jobs(["dataset=digits,mnist", "dataset.split.test_frac=0.3"])
         assert [job.dataset["name"] for job in jobs] == ["digits", "mnist"]
 
 
