@@ -35,6 +35,11 @@ def parser(prog: str) -> argparse.ArgumentParser:
     return made
 
 
+def flags_of(made: argparse.ArgumentParser) -> str:
+    """Return the lines of its help that are about flags."""
+    return made.format_help().partition("options:\n")[2].rstrip()
+
+
 def parse(made: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
     """Return the arguments; `overrides` are then in Hydra's grammar, from wherever they came.
 

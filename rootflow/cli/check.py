@@ -32,7 +32,7 @@ def run(argv: list[str]) -> int:
     made = parser()
     args = arguments.parse(made, argv)
     if args.help:
-        print(USAGE.format(flags=made.format_help().partition("options:\n")[2].rstrip()))
+        print(USAGE.format(flags=arguments.flags_of(made)))
         return 0
     sweeps = option_files("sweeps", args.config_dir)
     args.overrides = [f"+sweeps={o}" if o in sweeps else o for o in args.overrides]

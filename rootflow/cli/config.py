@@ -43,7 +43,7 @@ def run(argv: list[str]) -> int:
     made = parser()
     args = arguments.parse(made, argv)
     if args.help:
-        print(USAGE.format(flags=made.format_help().partition("options:\n")[2].rstrip()))
+        print(USAGE.format(flags=arguments.flags_of(made)))
         return 0
     explained = args.overrides[1:2] if args.overrides[:1] == ["explain"] else None
     if explained == []:

@@ -66,7 +66,7 @@ def _usage(extra: Path | None) -> str:
     from rootflow.config.schema import ALIASES
 
     groups = [f"  {group:11}{', '.join(option_files(group, extra))}" for group in group_names(extra)]
-    shown = parser().format_help().partition("options:\n")[2].rstrip()
+    shown = arguments.flags_of(parser())
     aliases = [f"  {f'{short}=...':30}{key}=..." for short, key in ALIASES.items()]
     return USAGE.format(groups="\n".join(groups), aliases="\n".join(aliases), flags=shown)
 
