@@ -133,10 +133,10 @@ class _Check:
 
     def check_choice_holds(self, group: str) -> None:
         """A file that names a component in its body would overrule an option that was chosen after it."""
-        choice = self.origins.choice(group)
         named = [(key, s) for key in _COMPONENT_KEYS for s in self.origins.chain(f"{group}.{key}")]
         late = [(key, setting) for key, setting in named if setting.rank > OPTION_RANK]
-        if choice is not None and late and late[-1][1].rank < choice.rank:
+        choice = self.origins.choice(group) if late else None
+        if choice is not None and late[-1][1].rank < choice.rank:
             key, setting = late[-1]
             self.add(
                 f"{group}={choice.value} ({choice.place}) has no effect: {group}.{key} is {setting.value!r} "

@@ -55,7 +55,7 @@ class Composer:
         loader = cast("ConfigLoaderImpl", hydra.config_loader)
         self.compositions = Compositions(loader, start)
         self.reader = OverrideReader(self.compositions)
-        self._check_hydras = functools.lru_cache(maxsize=64)(self._check_hydra_part)
+        self._hydra_mistakes = functools.lru_cache(maxsize=64)(self._mistakes_for_hydra)
 
     def compose(self, overrides: Sequence[str], sweep: Sweep | None = None) -> Config:
         """Return the checked config of one job.
@@ -191,17 +191,17 @@ class Composer:
         try:
             with self.compositions.config_errors():
                 composition = self.compositions.of(tuple(given.choices))
-                given.mistakes += hydra_mistakes(composition.texts)
-                self._check_hydras(tuple(given.choices), tuple(given.hydras))
+                given.mistakes += self._hydra_mistakes(tuple(given.choices), tuple(given.hydras))
                 return given, composition
         except ConfigError as error:
             raise ConfigError(*given.mistakes, *error.args) from error
 
-    def _check_hydra_part(self, choices: tuple[str, ...], hydras: tuple[str, ...]) -> None:
+    def _mistakes_for_hydra(self, choices: tuple[str, ...], hydras: tuple[str, ...]) -> list[str]:
         """Let Hydra compose its own part, which compositions leave out: a mistake in it must be told."""
         texts = self.compositions.of(choices).texts
         if hydras or any("hydra" in text.values for text in texts if isinstance(text.values, Mapping)):
             self.hydra.compose_config(START, [*_OURS, *hydras, *choices], RunMode.RUN)
+        return hydra_mistakes(texts)
 
     def _with_values(self, composition: Composition, given: Given) -> DictConfig:
         cfg = composition.copy()
