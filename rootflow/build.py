@@ -24,7 +24,10 @@ from rootflow.errors import ConfigError, RootflowError
 from rootflow.hints import hints_of, hints_of_items, members_of, parameters_of
 from rootflow.registry import NUM_GIVEN, find_component, import_object, place_of
 
-OWN_KEYS = ("name", "_target_", "_partial_")
+COMPONENT_KEYS = ("name", "_target_")
+"""Keys of a node that say which component it is, one of them."""
+
+OWN_KEYS = (*COMPONENT_KEYS, "_partial_")
 """Keys of a node that are about the component, not for it."""
 
 CONFIG_PARAMETERS = ("config", "cfg", "settings", "options", "hparams", "params", "args")

@@ -13,6 +13,7 @@ However a class of a project is named, it is the same Python object: its file is
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -84,6 +85,8 @@ class Component:
 
 
 _registered: dict[tuple[str, str], Component] = {}
+_remembered: dict[tuple[str, str], Component] = {}
+_is_remembering = False
 
 
 @overload
@@ -145,16 +148,36 @@ def find_component(group: str, name: str) -> Component:
         ConfigError: there is none, and it says which there are and which is nearest; or the project
             has two of that name, and it says where.
     """
+    if (group, name) in _remembered:
+        return _remembered[group, name]
     found = components(group)
     if name in found:
         _check_unambiguous(found[name])
-        return found[name]
+        return _remember(found[name])
     if _is_found(name.rpartition(".")[0]):
-        return _at_path(group, name)
+        return _remember(_at_path(group, name))
     raise ConfigError(
         f"{group}.name is {name!r}, which is not registered.{did_you_mean(name, found)}"
         f"{unregistered_hint(group, name)} Registered: {', '.join(sorted(found)) or 'none'}."
     )
+
+
+@contextlib.contextmanager
+def looking_up_once() -> Iterator[None]:
+    """Look each component up once while this is open: the jobs of a sweep name the same few over and over."""
+    global _is_remembering  # as long as the block, no longer
+    before, _is_remembering = _is_remembering, True
+    try:
+        yield
+    finally:
+        _is_remembering = before
+        _remembered.clear()
+
+
+def _remember(found: Component) -> Component:
+    if _is_remembering:
+        _remembered[found.group, found.name] = found
+    return found
 
 
 def is_component(group: str, option: str) -> bool:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+from rootflow.build import COMPONENT_KEYS
 from rootflow.config.schema import MISSING, Config, Schema, defaults_of, schema_of
 from rootflow.config.values import DoesNotFitError, fit
 from rootflow.errors import ConfigError
@@ -56,7 +57,7 @@ def canonical(config: Config | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _component(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
-    given = {key: value for key, value in node.items() if key not in ("name", "_target_")}
+    given = {key: value for key, value in node.items() if key not in COMPONENT_KEYS}
     return {"class": _class_of(group, node), **_arguments(group, schema_of(group, node), given)}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from rootflow.build import COMPONENT_KEYS
 from rootflow.config.folders import display_path, option_files
 from rootflow.config.interpolation import resolve
 from rootflow.config.origin import COMMAND_LINE, EXPERIMENT_RANK, OPTION_RANK, Origins
@@ -34,8 +35,6 @@ from rootflow.config.values import DoesNotFitError, describe, fit, takes_null
 from rootflow.errors import ConfigError, did_you_mean, shown
 from rootflow.registry import GROUPS, absent_hint, find_component
 from rootflow.signatures import COMPUTED, Parameter
-
-_COMPONENT_KEYS = ("name", "_target_")
 
 
 def checked(
@@ -124,7 +123,7 @@ class _Check:
         return None if value is None else str(value)
 
     def group(self, group: str, node: Any) -> dict[str, Any]:
-        if not isinstance(node, dict) or all(node.get(key) is None for key in _COMPONENT_KEYS):
+        if not isinstance(node, dict) or all(node.get(key) is None for key in COMPONENT_KEYS):
             self.no_component(group, node)
             return {}
         node = self.of_one_component(group, node)
@@ -133,7 +132,7 @@ class _Check:
 
     def check_choice_holds(self, group: str) -> None:
         """A file that names a component in its body would overrule an option that was chosen after it."""
-        named = [(key, s) for key in _COMPONENT_KEYS for s in self.origins.chain(f"{group}.{key}")]
+        named = [(key, s) for key in COMPONENT_KEYS for s in self.origins.chain(f"{group}.{key}")]
         late = [(key, setting) for key, setting in named if setting.rank > OPTION_RANK]
         choice = self.origins.choice(group) if late else None
         if choice is not None and late[-1][1].rank < choice.rank:
@@ -148,7 +147,7 @@ class _Check:
             told = f"{group} is {shown(node)}{self.at(group)}; a file chooses an option by its `defaults`: "
             self.add(f"{told}`- override /{group}: {node}`.")
             return
-        emptied = [key for key in _COMPONENT_KEYS if isinstance(node, dict) and key in node]
+        emptied = [key for key in COMPONENT_KEYS if isinstance(node, dict) and key in node]
         if emptied:
             key = f"{group}.{emptied[0]}"
             self.add(f"{key} is null{self.at(key)}; it must name a component (`rootflow list {group}`).")
@@ -168,19 +167,19 @@ class _Check:
 
     def of_one_component(self, group: str, node: dict[str, Any]) -> dict[str, Any]:
         """Return the node without the earlier of `name` and `_target_`, where both are there."""
-        given = [key for key in _COMPONENT_KEYS if node.get(key) is not None]
+        given = [key for key in COMPONENT_KEYS if node.get(key) is not None]
         if len(given) == 2:
             ranks = [self.origins.rank(f"{group}.{key}") for key in given]
             if ranks[0] == ranks[1]:
                 named = " and ".join(f"{key}: {node[key]}{self.at(f'{group}.{key}')}" for key in given)
                 self.add(f"{group} names two components: {named}. Keep one.")
             given = [given[ranks.index(max(ranks))]]
-        return {key: value for key, value in node.items() if key not in _COMPONENT_KEYS or key in given}
+        return {key: value for key, value in node.items() if key not in COMPONENT_KEYS or key in given}
 
     def settled(self, group: str, node: dict[str, Any]) -> dict[str, Any]:
         """Return the node with the defaults of its own component, not of one that it replaced."""
-        key = next(k for k in _COMPONENT_KEYS if k in node)
-        others = [s for k in _COMPONENT_KEYS for s in self.origins.chain(f"{group}.{k}")]
+        key = next(k for k in COMPONENT_KEYS if k in node)
+        others = [s for k in COMPONENT_KEYS for s in self.origins.chain(f"{group}.{k}")]
         is_replaced = len({str(s.value) for s in others}) > 1 or any(
             s.rank >= EXPERIMENT_RANK for s in others
         )
@@ -196,7 +195,7 @@ class _Check:
         if schema is None:
             self.unknown_component(key, group, node)
             return node
-        identity = {k: node[k] for k in _COMPONENT_KEYS if k in node}
+        identity = {k: node[k] for k in COMPONENT_KEYS if k in node}
         rest = {k: value for k, value in node.items() if k not in identity}
         return identity | self.parameters(key, group, schema, rest)
 
@@ -285,7 +284,7 @@ class _Check:
         defaults = {field.name: default_of(field) for field in fields}
         checked = {
             name: self.nested(f"{key}.{name}", group, fields, defaults | item)
-            if isinstance(item, dict) and not (set(_COMPONENT_KEYS) & item.keys())
+            if isinstance(item, dict) and not (set(COMPONENT_KEYS) & item.keys())
             else item
             for name, item in pairs
         }
@@ -308,7 +307,7 @@ class _Check:
         """Check components given as a value, e.g. the members of `scheduler.schedulers`."""
         if isinstance(value, list):
             return [self.inner_components(f"{key}.{i}", group, parameter, v) for i, v in enumerate(value)]
-        if not isinstance(value, dict) or not (set(_COMPONENT_KEYS) & value.keys()) or _is_mapping(parameter):
+        if not isinstance(value, dict) or not (set(COMPONENT_KEYS) & value.keys()) or _is_mapping(parameter):
             return value
         schema = schema_of(group, value)
         if schema is None:

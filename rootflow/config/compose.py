@@ -36,6 +36,7 @@ from rootflow.config.origin import COMMAND_LINE, Origins, Sweep, find_swept
 from rootflow.config.schema import Config
 from rootflow.config.search_path import LayerSource, RootflowSearchPath, register_plugins
 from rootflow.errors import ConfigError, did_you_mean
+from rootflow.registry import looking_up_once
 
 _OURS = ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
 """The run folder, its config file and its log are rootflow's own."""
@@ -117,16 +118,18 @@ class Composer:
             raise ConfigError(f"-m ({COMMAND_LINE}) gives no job: one of the ranges is empty.")
         configs: list[Config] = []
         mistakes: dict[str, list[int]] = {}
-        for number, job in enumerate(jobs):
-            try:
-                configs.append(self.compose(job, sweep))
-            except ConfigError as error:
-                for mistake in error.args:
-                    mistakes.setdefault(str(mistake), []).append(number)
-        told = [_told_of_jobs(mistake, numbers, jobs) for mistake, numbers in mistakes.items()]
-        if told:
-            raise ConfigError(*told)
-        _check_jobs_differ(configs, jobs, ", ".join(dict.fromkeys(sweep.places.values())) or COMMAND_LINE)
+        with looking_up_once():
+            for number, job in enumerate(jobs):
+                try:
+                    configs.append(self.compose(job, sweep))
+                except ConfigError as error:
+                    for mistake in error.args:
+                        mistakes.setdefault(str(mistake), []).append(number)
+            told = [_told_of_jobs(mistake, numbers, jobs) for mistake, numbers in mistakes.items()]
+            if told:
+                raise ConfigError(*told)
+            places = ", ".join(dict.fromkeys(sweep.places.values())) or COMMAND_LINE
+            _check_jobs_differ(configs, jobs, places)
         return configs
 
     def job_yaml(self, overrides: list[str], *, package: str | None = None, resolve: bool = False) -> str:

@@ -24,6 +24,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rootflow.build import COMPONENT_KEYS
 from rootflow.config.folders import config_folders, display_path
 from rootflow.config.layers import Start, decoded, encoded, served_configs
 from rootflow.config.origin import find_line
@@ -93,7 +94,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _with_defaults(group: str, config: DictConfig) -> DictConfig:
-    node = {key: config._get_node(key) for key in ("name", "_target_") if key in config}
+    node = {key: config._get_node(key) for key in COMPONENT_KEYS if key in config}
     schema = schema_of(group, {key: getattr(n, "_value", lambda: None)() for key, n in node.items()})
     if schema is None:
         return config

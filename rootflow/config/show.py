@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from rootflow.build import COMPONENT_KEYS
 from rootflow.config.folders import display_path, option_files
 from rootflow.config.plain_yaml import PlainDumper, escaped, read_yaml
 from rootflow.config.schema import Config, Schema, bare_components, defaults_of, schema_of
@@ -44,7 +45,7 @@ def keys_of(group: str, option: str, extra: Path | None = None) -> list[dict[str
     schema = schema_of(group, node) if group in GROUPS else None
     if schema is None:
         return [{"key": f"{group}.{k}", "value": v, "about": ""} for k, v in node.items()]
-    values = defaults_of(schema) | {k: v for k, v in node.items() if k not in ("name", "_target_")}
+    values = defaults_of(schema) | {k: v for k, v in node.items() if k not in COMPONENT_KEYS}
     return [
         {"key": f"{group}.{key}", "value": value, "about": doc}
         for key, value, doc in _flat(values, schema.parameters)

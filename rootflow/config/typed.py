@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
-from rootflow.build import OWN_KEYS, load
+from rootflow.build import COMPONENT_KEYS, OWN_KEYS, load
 from rootflow.config.classes import (
     accepts_more,
     component_of,
@@ -264,7 +264,7 @@ def _typed_component(node: Mapping[str, Any], place: _Place, group: str) -> Any:
     except ConfigError as error:
         raise ConfigError(str(error).replace(place.group, place.key, 1)) from error
     cls = find_config_class(component, group)
-    given = {key: value for key, value in node.items() if key not in ("name", "_target_")}
+    given = {key: value for key, value in node.items() if key not in COMPONENT_KEYS}
     if cls is None or not _stands_for(cls, component, _Place(group, place.key)):
         return dict(node)
     is_more = not given.keys() <= _arguments(cls).keys()
