@@ -33,15 +33,15 @@ format: $(STAMP) ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP) ## measure rootflow against a hand-written loop, as ratios
-	$(BIN)/python benchmarks/loop_overhead.py
+bench: $(STAMP) ## measure rootflow against hand-written loops, and the peers that the extra bench installs
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/start_time.py
 
 gpu-test: $(STAMP) ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-gpu-bench: $(STAMP) ## the loop against a hand-written one on a CUDA device
-	$(BIN)/python benchmarks/loop_overhead.py --device cuda
+gpu-bench: $(STAMP) ## the same loops on a CUDA device
+	$(BIN)/python benchmarks/overhead.py --device cuda
 
 docs: $(STAMP) ## write docs/reference.md from the options and keys
 	$(BIN)/python docs/make_reference.py

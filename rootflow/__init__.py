@@ -10,14 +10,16 @@ if TYPE_CHECKING:
     from rootflow.config.typed import Experiment
     from rootflow.experiment import run
     from rootflow.registry import register
+    from rootflow.resuming import resume
 
-__all__ = ["Experiment", "config_class", "register", "run"]
+__all__ = ["Experiment", "config_class", "register", "resume", "run"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "Experiment": "rootflow.config.typed",
     "config_class": "rootflow.config.classes",
     "register": "rootflow.registry",
+    "resume": "rootflow.resuming",
     "run": "rootflow.experiment",
 }
 

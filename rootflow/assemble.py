@@ -7,7 +7,7 @@ scheduler.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,16 +16,18 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from rootflow.build import arguments, build, load
-from rootflow.checkpoint import WeightKeeper
+from rootflow.build import arguments, build, load, take_about
+from rootflow.checkpoint import Checkpoint, Checkpoints, WeightKeeper
 from rootflow.config.schema import Config, defaults_of, is_auto_key, schema_of
 from rootflow.config.values import takes_null
 from rootflow.data.augment import Preprocess
 from rootflow.data.facts import DataFacts, describe
 from rootflow.data.loaders import (
     DatasetLoader,
+    Loader,
     LoaderSettings,
     TensorLoader,
+    as_loader,
     build_loader,
     find_num_workers,
     find_resident,
@@ -33,7 +35,6 @@ from rootflow.data.loaders import (
 from rootflow.data.samples import as_tensor_dataset
 from rootflow.data.splits import Split, Splits, split_dataset
 from rootflow.discover.batch_size import find_batch_size
-from rootflow.discover.epochs import find_max_epochs
 from rootflow.discover.found import Found
 from rootflow.discover.learning_rate import find_lr
 from rootflow.discover.pins import Pins
@@ -41,11 +42,19 @@ from rootflow.discover.settings import DiscoverSettings
 from rootflow.discover.threads import find_num_threads
 from rootflow.errors import ConfigError, DataError
 from rootflow.optim.build_optimizer import build_optimizer
+from rootflow.optim.build_scheduler import dress_scheduler
+from rootflow.optim.freezing import Freezing
 from rootflow.optim.schedules import scheduler_facts
 from rootflow.tasks import Task
-from rootflow.train.loop import Loader, evaluate
-from rootflow.train.precision import find_channels_last, find_device, find_dtype, set_fast_kernels
+from rootflow.train.evaluation import evaluate
+from rootflow.train.length import Limits
+from rootflow.train.monitor import find_direction
+from rootflow.train.objective import Objective
+from rootflow.train.own_trainer import fit_by
+from rootflow.train.precision import find_channels_last, find_device, find_dtype, set_kernels
+from rootflow.train.provided import LOADER_NAMES, find_loader, own_loader_names
 from rootflow.train.recorder import Recorder
+from rootflow.train.seeding import keep_generators
 from rootflow.train.trainer import FitResult, Trainer
 
 
@@ -56,24 +65,68 @@ class Training:
     trainer: Trainer
     model: nn.Module
     task: Task
-    optimizer: Optimizer
+    optimizer: Optimizer | None
+    """None where the model configures its own."""
     scheduler: LRScheduler | None
     train: Loader
     val: Loader | None
     test: Loader | None
+    hooks: Sequence[object] = ()
+    """What the config asks for beside the recorder."""
+    own_data: Collection[str] = ()
+    """Splits of which the model itself brings the data."""
+    own_trainer: object | None = None
+    """One of the user's that isn't ours; it then does the training."""
 
-    def fit(self, keeper: WeightKeeper, recorder: Recorder) -> FitResult:
+    def fit(
+        self,
+        keeper: WeightKeeper,
+        recorder: Recorder,
+        *,
+        checkpoints: Checkpoints | None = None,
+        resume: Checkpoint | None = None,
+    ) -> FitResult:
         """Train; the keeper then holds the best and the last weights."""
+        if self.own_trainer is not None:
+            return self._fit_by_own(keeper, recorder)
         return self.trainer.fit(
             self.model,
-            self.train,
-            self.val,
+            None if "train" in self.own_data else self.train,
+            None if "val" in self.own_data else self.val,
             task=self.task,
             optimizer=self.optimizer,
             scheduler=self.scheduler,
             keeper=keeper,
-            hooks=[recorder],
+            checkpoints=checkpoints,
+            resume=resume,
+            hooks=[*self.hooks, recorder],
         )
+
+    def _fit_by_own(self, keeper: WeightKeeper, recorder: Recorder) -> FitResult:
+        fit = fit_by(
+            self.own_trainer,
+            {
+                "model": self.model,
+                "task": self.task,
+                "loss": self.task.loss,
+                "train": self.train,
+                "val": self.val,
+                "test": self.test,
+                "train_loader": self.train,
+                "val_loader": self.val,
+                "test_loader": self.test,
+                "optimizer": self.optimizer,
+                "scheduler": self.scheduler,
+                "device": torch.device(self.trainer.device),
+                "folder": keeper.folder.parent,
+                "log": recorder.log,
+                "recorder": recorder,
+                "keeper": keeper,
+            },
+        )
+        keeper.keep(("best", "last"), self.model, fit.best)
+        recorder.on_run_end()
+        return fit
 
     def close(self) -> None:
         """Stop the processes that read samples."""
@@ -85,7 +138,7 @@ class Training:
         if self.test is None:
             return {}
         arithmetic = self.trainer.arithmetic(self.model)
-        measured = evaluate(self.model, self.test, task=self.task, arithmetic=arithmetic)
+        measured = evaluate(self.model, self.test, task=self.task, arithmetic=arithmetic, stage="test")
         return {f"test/{name}": value for name, value in measured.items()}
 
 
@@ -128,14 +181,14 @@ def data_record(splits: Splits, facts: DataFacts) -> dict[str, Any]:
 def assemble(config: Config, splits: Splits, facts: DataFacts, pins: Pins) -> Training:
     """Build every object of a training, each `auto` becoming a value on the way."""
     settings: DiscoverSettings = build("discover", config.discover)
-    trainer = settle_trainer(build("trainer", config.trainer), facts, settings, pins)
+    chosen = build("trainer", config.trainer)
+    own_trainer = None if isinstance(chosen, Trainer) else chosen
+    trainer = settle_trainer(
+        chosen if own_trainer is None else shared_settings(config), facts, settings, pins
+    )
     loaders = build_loaders(config, splits, facts, trainer, pins)
     train = loaders["train"]
     assert train is not None
-    if trainer.max_epochs == "auto" and trainer.max_steps is None:
-        found = find_max_epochs(len(train), settings)
-        trainer = dataclasses.replace(trainer, max_epochs=pins.pin("trainer.max_epochs", found))
-
     known = known_from_data(facts)
     task = build("task", pins.fill("task", choose_task(config.task, facts, pins), known))
     model = build("model", pins.fill("model", config.model, known))
@@ -143,18 +196,50 @@ def assemble(config: Config, splits: Splits, facts: DataFacts, pins: Pins) -> Tr
         channels_last = pins.pin("trainer.channels_last", Found(*find_channels_last(model)))
         trainer = dataclasses.replace(trainer, channels_last=channels_last)
     trainer.arithmetic(model).place(model)
-    set_threads(trainer, model, train, pins)
+    set_threads(trainer, Objective(model, task), train, pins)
 
-    optimizer = assemble_optimizer(config, model, trainer, pins)
-    scheduler = assemble_scheduler(
+    made = Training(trainer, model, task, None, None, train, loaders["val"], loaders["test"])
+    made.own_trainer = own_trainer
+    made.own_data = take_own_data(made, pins)
+    if callable(getattr(model, "configure_optimizers", None)) and own_trainer is None:
+        pins.say(f"optimizer and scheduler: those of {type(model).__name__}.configure_optimizers")
+        return made
+    made.optimizer = assemble_optimizer(config, model, trainer, pins)
+    made.scheduler = assemble_scheduler(
         config,
-        optimizer,
-        trainer,
-        steps_per_epoch=len(train),
-        higher_is_better=task.higher_is_better and loaders["val"] is not None,
+        made.optimizer,
+        trainer.limits(made.train),
+        higher_is_better=find_direction(
+            trainer.monitor, trainer.monitor_mode, task, model=model, has_val=made.val is not None
+        )[1],
         pins=pins,
     )
-    return Training(trainer, model, task, optimizer, scheduler, train, loaders["val"], loaders["test"])
+    about, _ = take_about("optimizer", config.optimizer)
+    made.hooks = [Freezing(model, about.groups)] if about.groups else []
+    return made
+
+
+def take_own_data(made: Training, pins: Pins) -> list[str]:
+    """Take the data that a model brings in place of the data set's; return of which splits it does.
+
+    One that brings what it is trained on is evaluated and tested on nothing else than it brings.
+    """
+    own = [split for split in LOADER_NAMES if own_loader_names(made.model, split)]
+    if "train" in own:
+        made.val = made.test = None
+    for split in own:
+        data = find_loader(made.model, None, split)
+        batch_size, device = int(made.trainer.batch_size), torch.device(made.trainer.device)
+        loader = as_loader(data, batch_size=batch_size, device=device, is_train=split == "train")
+        setattr(made, split, loader)
+        pins.say(f"{split} data: from {type(made.model).__name__}.{own_loader_names(made.model, split)[0]}")
+    return own
+
+
+def shared_settings(config: Config) -> Trainer:
+    """Return our trainer with those settings of a user's own that it has too, for data and device."""
+    names = {field.name for field in dataclasses.fields(Trainer)}
+    return Trainer(**{key: value for key, value in config.trainer.items() if key in names})
 
 
 def settle_trainer(trainer: Trainer, facts: DataFacts, settings: DiscoverSettings, pins: Pins) -> Trainer:
@@ -172,7 +257,7 @@ def settle_trainer(trainer: Trainer, facts: DataFacts, settings: DiscoverSetting
     micro = trainer.micro_batch_size
     if micro == "auto":
         micro = pins.pin("trainer.micro_batch_size", Found(batch_size, "the whole batch at once"))
-    set_fast_kernels(device)
+    set_kernels(device, deterministic=trainer.deterministic)
     return dataclasses.replace(
         trainer, device=str(device), precision=precision, batch_size=batch_size, micro_batch_size=micro
     )
@@ -195,7 +280,7 @@ def build_loaders(
             device=device,
             is_train=is_train,
             seed=config.seed,
-            transform=Preprocess(mean, std, augment=augment, seed=config.seed),
+            transform=Preprocess(mean, std, augment=augment, seed=config.seed, num_classes=facts.num_classes),
             settings=settings,
         )
     return loaders
@@ -241,53 +326,49 @@ def choose_task(node: dict[str, Any], facts: DataFacts, pins: Pins) -> dict[str,
     return chosen | defaults_of(schema)
 
 
-def set_threads(trainer: Trainer, model: nn.Module, train: Loader, pins: Pins) -> None:
+def set_threads(trainer: Trainer, objective: Objective, train: Loader, pins: Pins) -> None:
     """Give torch its threads, which are the process's: only a training on the CPU asks for any."""
     if trainer.device != "cpu":
         return
     num_threads = trainer.num_threads
     if num_threads == "auto":
-        inputs, _ = next(iter(train))
-        num_threads = pins.pin("trainer.num_threads", find_num_threads(model, inputs))
+        with keep_generators():
+            batch = next(iter(train))
+        num_threads = pins.pin("trainer.num_threads", find_num_threads(objective, batch))
     torch.set_num_threads(int(num_threads))
 
 
 def assemble_optimizer(config: Config, model: nn.Module, trainer: Trainer, pins: Pins) -> Optimizer:
     """Build the optimizer over the model's parameters, with a learning rate found if it is `auto`."""
-    optimizer_class = load("optimizer", config.optimizer)
-    is_auto = config.optimizer.get("lr") == "auto"
+    about, rest = take_about("optimizer", config.optimizer)
+    optimizer_class = load("optimizer", rest)
+    is_auto = rest.get("lr") == "auto"
     known = {"lr": find_lr(optimizer_class, int(trainer.batch_size))} if is_auto else {}
-    node = pins.fill("optimizer", config.optimizer, known)
-    optimizer: Optimizer = build_optimizer(optimizer_class, model, arguments("optimizer", node))
-    return optimizer
+    node = pins.fill("optimizer", rest, known)
+    return build_optimizer(optimizer_class, model, arguments("optimizer", node), about.groups)
 
 
 def assemble_scheduler(
-    config: Config,
-    optimizer: Optimizer,
-    trainer: Trainer,
-    *,
-    steps_per_epoch: int,
-    higher_is_better: bool,
-    pins: Pins,
+    config: Config, optimizer: Optimizer, limits: Limits, *, higher_is_better: bool, pins: Pins
 ) -> LRScheduler:
     """Build the scheduler, which ends when the training does.
 
     Raises:
         ConfigError: it needs the length of the training, which only time or patience ends.
     """
-    num_steps = trainer.num_steps(steps_per_epoch)
+    about, rest = take_about("scheduler", config.scheduler)
     facts = scheduler_facts(
-        load("scheduler", config.scheduler),
-        num_steps=num_steps,
-        steps_per_epoch=steps_per_epoch,
+        load("scheduler", rest),
+        num_steps=limits.num_steps,
+        steps_per_epoch=limits.steps_per_epoch,
         lr=float(optimizer.param_groups[0]["lr"]),
         higher_is_better=higher_is_better,
+        interval=about.interval,
     )
     known = {key: Found(value, reason) for key, (value, reason) in facts.items()}
-    node = config.scheduler if num_steps is not None else without_length(config.scheduler, known)
-    scheduler: LRScheduler = build("scheduler", pins.fill("scheduler", node, known), optimizer)
-    return scheduler
+    node = rest if limits.num_steps is not None else without_length(rest, known)
+    built = build("scheduler", pins.fill("scheduler", node, known), optimizer)
+    return dress_scheduler(built, about, num_steps=limits.num_steps, steps_per_epoch=limits.steps_per_epoch)
 
 
 def without_length(node: Mapping[str, Any], known: Mapping[str, Found]) -> dict[str, Any]:
@@ -303,6 +384,6 @@ def without_length(node: Mapping[str, Any], known: Mapping[str, Found]) -> dict[
         if parameter is None or parameter.default != "auto" or not takes_null(parameter.annotation):
             raise ConfigError(
                 f"scheduler.{key} is 'auto', the length of the training, which is not known. Choose "
-                "scheduler=constant, or give trainer.max_epochs or trainer.max_steps."
+                "scheduler=default, or give trainer.max_epochs or trainer.max_steps."
             )
     return {**node, **dict.fromkeys(lengths)}

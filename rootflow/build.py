@@ -30,6 +30,12 @@ COMPONENT_KEYS = ("name", "_target_")
 OWN_KEYS = (*COMPONENT_KEYS, "_partial_")
 """Keys of a node that are about the component, not for it."""
 
+ABOUT = {
+    "optimizer": "rootflow.optim.about.AboutOptimizer",
+    "scheduler": "rootflow.optim.about.AboutScheduler",
+}
+"""Dataclasses whose fields are further keys of that kind, which any component of a group may have."""
+
 CONFIG_PARAMETERS = ("config", "cfg", "settings", "options", "hparams", "params", "args")
 """Names of a parameter whose dataclass is all that a component takes, also when it has a default."""
 
@@ -78,6 +84,28 @@ def build(group: str, node: Mapping[str, Any], *positional: Any) -> Any:
         return functools.partial(component, **keywords)
     with _refusals(group, component):
         return component(*positional, **keywords)
+
+
+def take_about(group: str, node: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the keys of a node that are about its component, see `ABOUT`, and the node without them.
+
+    A key that the component takes itself is the component's.
+
+    Args:
+        group: one of `ABOUT`.
+        node: `name` or `_target_`, and any other keys.
+
+    Raises:
+        ConfigError: a value isn't allowed; says which and why.
+    """
+    about: Any = import_object(ABOUT[group], group)
+    own = _names_taken(load(group, node), NUM_GIVEN[group])
+    given = {k: v for k, v in node.items() if k in about.__dataclass_fields__ and k not in own}
+    try:
+        taken = _Values(group, ()).instance(about, given, None)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{group}.{next(iter(given))}: {error}") from error
+    return taken, {key: value for key, value in node.items() if key not in given}
 
 
 def taken_dataclass(component: Callable[..., Any], num_given: int) -> type | None:
@@ -207,6 +235,11 @@ def _one_dataclass(component: Callable[..., Any], num_given: int) -> tuple[inspe
     if found is None or not is_all or not found.__dataclass_fields__.keys().isdisjoint(OWN_KEYS):
         return None
     return taken[0], found
+
+
+def _names_taken(component: Callable[..., Any], num_given: int) -> set[str]:
+    one = _one_dataclass(component, num_given)
+    return {*one[1].__dataclass_fields__} if one else {p.name for p in parameters_of(component)[num_given:]}
 
 
 def _is_dataclass(hint: Any) -> bool:

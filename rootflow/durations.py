@@ -55,24 +55,33 @@ def describe_durations(units: Sequence[Unit] = UNITS) -> str:
     return f"a duration like {', '.join(others)} or {last}" if others else f"a duration like {last}"
 
 
-def count_steps(duration: Duration, *, key: str, steps_per_epoch: int, total_steps: int | None) -> float:
+def count_steps(
+    duration: Duration, *, key: str, steps_per_epoch: int | None, total_steps: int | None
+) -> float:
     """Return how many optimizer updates a duration is; half an update is 0.5.
 
     Args:
         duration: in one of `UNITS`.
         key: the config's name of it, for the message.
-        steps_per_epoch: updates of a whole epoch.
+        steps_per_epoch: updates of a whole epoch; None if nobody knows.
         total_steps: updates of the whole training; None if nobody knows.
 
     Raises:
-        ConfigError: it is no duration, or a share of a length that nobody knows.
+        ConfigError: it is no duration, or one of a length that nobody knows.
     """
     try:
         span = read_span(duration)
     except ValueError:
         raise ConfigError(f"{key} is {duration!r}; it must be {describe_durations()}.") from None
-    if span.unit.name != "%":
-        return span.number * (steps_per_epoch if span.unit.name == "epochs" else 1)
+    if span.unit.name == "steps":
+        return span.number
+    if span.unit.name == "epochs":
+        if steps_per_epoch is None:
+            raise ConfigError(
+                f"{key} is {duration!r}, but the training data has no length, so nobody knows how many "
+                "updates an epoch has. Give it in steps, as in '500 steps'."
+            )
+        return span.number * steps_per_epoch
     if total_steps is None:
         raise ConfigError(
             f"{key} is {duration!r}, a share of the training, whose length is not known. Give it in steps or "

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from rootflow.assemble import assemble, check_components, data_record, load_data
+from rootflow.assemble import Training, assemble, check_components, data_record, load_data
 from rootflow.build import build
-from rootflow.checkpoint import WeightKeeper
+from rootflow.checkpoint import Checkpoint, Checkpoints, WeightKeeper
 from rootflow.config.canonical import identity
 from rootflow.config.compose import open_composer
 from rootflow.config.layers import Layer, load_layer
@@ -23,8 +23,11 @@ from rootflow.config.overrides import read_overrides
 from rootflow.config.plain_yaml import escaped, to_yaml
 from rootflow.config.schema import Config
 from rootflow.config.typed import Experiment, to_dict
+from rootflow.data.facts import DataFacts
+from rootflow.data.splits import Splits
 from rootflow.discover.pins import Pins
 from rootflow.errors import ConfigError
+from rootflow.init_from import find_start_weights
 from rootflow.registry import open_project
 from rootflow.tracking.console import Console
 from rootflow.tracking.process_clock import process_age_s
@@ -99,41 +102,66 @@ def run_config(config: Config, *, overrides: Sequence[str] = (), sweep: Path | N
     started_s = process_age_s() if sweep else 0.0
     check_components(config)
     splits, facts = load_data(config)
-    tracking = build("tracking", config.tracking)
-    nested = config.to_dict()
-    parent = sweep or Path(tracking.root) / "manual"
-    with (
-        RunFolder.create(
-            parent,
-            config.name or run_slug(config),
-            config=nested,
-            config_yaml=to_yaml(redact_values(nested)),
-            overrides=overrides,
-            provenance=collect_provenance(gpu_names=gpu_names()),
-        ) as folder,
-        Console.open() as console,
-        open_mirror(tracking.wandb, folder, console, group=sweep) as mirror,
-        WeightKeeper(folder.checkpoints_dir) as keeper,
-    ):
+    root, nested = Path(build("tracking", config.tracking).root), config.to_dict()
+    start = find_start_weights(config.init_from, root) if config.init_from else None
+    with RunFolder.create(
+        sweep or root / "manual",
+        config.name or run_slug(config),
+        config=nested,
+        config_yaml=to_yaml(redact_values(nested)),
+        overrides=overrides,
+        provenance=collect_provenance(gpu_names=gpu_names()),
+    ) as folder:
         folder.update(
             seed=config.seed,
-            identity=identity(config),
-            wandb=mirror.record,
+            identity=identity({**nested, "init_from": start.sha256 if start else None}),
             dataset=data_record(splits, facts),
+            init_from=start.record if start else None,
         )
+        prepare = (lambda training, _: start.load(training.model)) if start else None
+        return train_in(folder, config, (splits, facts), prepare=prepare, sweep=sweep, started_s=started_s)
+
+
+Prepare: TypeAlias = Callable[[Training, Console], Checkpoint | None]
+"""Does what is left to do before the first update; returns the state to go on from, if there is one."""
+
+
+def train_in(
+    folder: RunFolder,
+    config: Config,
+    data: tuple[Splits, DataFacts],
+    *,
+    prepare: Prepare | None = None,
+    sweep: Path | None = None,
+    started_s: float = 0.0,
+) -> RunResult:
+    """Train in an open run folder, a new one or one of a run that goes on, and test the best weights.
+
+    Args:
+        folder: gets the rows, the weights and the result.
+        config: checked.
+        data: what `load_data` returned.
+        prepare: called when everything is built.
+        sweep: the folder of the sweep that the run belongs to.
+        started_s: the age of the process when the run began, in seconds; 0 for its only run.
+    """
+    settings = build("tracking", config.tracking).wandb
+    with (
+        Console.open() as console,
+        open_mirror(settings, folder, console, group=sweep) as mirror,
+        WeightKeeper(folder.checkpoints_dir) as keeper,
+    ):
+        folder.update(wandb=mirror.record)
         seed_everything(config.seed)
-        training = assemble(config, splits, facts, Pins(console, folder))
+        training = assemble(config, *data, Pins(console, folder))
         recorder = Recorder(
-            folder,
-            mirror,
-            console,
-            training.trainer,
-            steps_per_epoch=len(training.train),
-            started_s=started_s,
+            folder, mirror, console, log_every=training.trainer.log_every, started_s=started_s
         )
+        checkpoints = Checkpoints(folder.checkpoints_dir)
 
         with contextlib.closing(training), saying_where(folder, console):
-            fit = training.fit(keeper, recorder)
+            resume = prepare(training, console) if prepare else None
+            fit = training.fit(keeper, recorder, checkpoints=checkpoints, resume=resume)
             if fit.best:
                 keeper.load("best", training.model)
             test = training.test_metrics()
@@ -148,6 +176,8 @@ def saying_where(folder: RunFolder, console: Console) -> Iterator[None]:
         yield
     except BaseException:
         console.line(f"ended early; what there is: {folder.path}")
+        if Checkpoints(folder.checkpoints_dir).steps():
+            console.line(f"to go on: rootflow resume {folder.path}")
         raise
 
 

@@ -32,7 +32,8 @@ def train(compose: Compose):  # noqa: F811
 
 def test_a_training_of_no_set_length_ends_by_patience_and_shows_no_total(train, capsys) -> None:
     done: RunResult = train(
-        "scheduler=constant", "scheduler.warmup=2 epochs", "trainer.patience=1", "optimizer.lr=1"
+        *("scheduler=constant", "scheduler.warmup=2 epochs", "optimizer.lr=1"),
+        *("trainer.patience=1", "trainer.log_every=10"),
     )
     assert done.fit.stop_reason == "no improvement in 1 evaluations"
     record = json.loads((done.folder / "run.json").read_text())
@@ -66,6 +67,6 @@ def test_without_a_length_a_scheduler_that_needs_it_is_refused(node: dict[str, s
     with pytest.raises(ConfigError) as caught:
         without_length(node, {})
     assert str(caught.value) == (
-        f"scheduler.{key} is 'auto', the length of the training, which is not known. Choose scheduler=constant, "
+        f"scheduler.{key} is 'auto', the length of the training, which is not known. Choose scheduler=default, "
         "or give trainer.max_epochs or trainer.max_steps."
     )

@@ -16,9 +16,11 @@ import pytest
 import torch
 from torch import nn
 
-from rootflow.build import arguments, build, taken_dataclass
+from rootflow.build import arguments, build, take_about, taken_dataclass
 from rootflow.errors import ConfigError
 from rootflow.models.mlp import MLP
+from rootflow.optim.about import AboutOptimizer, AboutScheduler
+from rootflow.optim.parameter_groups import Group
 from rootflow.tracking.settings import TrackingSettings, WandbSettings
 
 
@@ -287,3 +289,31 @@ def test_containers_hold_what_they_declare(monkeypatch: pytest.MonkeyPatch) -> N
     built = build("model", node("items", **given, either=[1, 2]))
     assert built == ([Path("a")], {1}, {"k": Shade.DARK}, "dark", (1, 2))
     assert type(build("model", node("items", **given, either=1))[-1]) is int
+
+
+def own_warmup(optimizer: Any, warmup: int, **more: Any) -> None:
+    """A scheduler that takes one of the keys about schedulers itself."""
+
+
+def test_keys_about_a_component_are_taken_off_its_node_and_typed() -> None:
+    about, node = take_about(
+        "optimizer", {"name": "SGD", "lr": 0.1, "groups": {"0.*": {"lr_scale": 2, "frozen": True}}}
+    )
+    assert about == AboutOptimizer(groups={"0.*": Group(lr_scale=2.0, frozen=True)})
+    assert type(about.groups["0.*"].lr_scale) is float
+    assert node == {"name": "SGD", "lr": 0.1}
+    about, node = take_about("scheduler", {"name": "StepLR", "step_size": 3, "interval": "step"})
+    assert (about, node) == (AboutScheduler(interval="step"), {"name": "StepLR", "step_size": 3})
+    assert take_about("scheduler", node) == (AboutScheduler(), node)
+
+
+def test_keys_about_a_component_that_it_takes_itself_stay_in_its_node() -> None:
+    given = {"_target_": f"{__name__}.own_warmup", "warmup": 3, "interval": "step"}
+    about, node = take_about("scheduler", given)
+    assert about == AboutScheduler(interval="step")
+    assert node == {"_target_": f"{__name__}.own_warmup", "warmup": 3}
+
+
+def test_what_is_no_value_of_a_key_about_a_component_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"optimizer\.groups: .*unexpected keyword argument 'lr_scal'"):
+        take_about("optimizer", {"name": "SGD", "groups": {"0.*": {"lr_scal": 2}}})

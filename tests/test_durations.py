@@ -44,6 +44,17 @@ def test_only_a_share_needs_the_length_of_the_training() -> None:
     )
 
 
+def test_epochs_of_data_without_a_length_are_refused() -> None:
+    assert count_steps("3 steps", key="warmup", steps_per_epoch=None, total_steps=None) == 3
+    assert count_steps("50%", key="warmup", steps_per_epoch=None, total_steps=10) == 5
+    with pytest.raises(ConfigError) as caught:
+        count_steps("2 epochs", key="scheduler.warmup", steps_per_epoch=None, total_steps=10)
+    assert str(caught.value) == (
+        "scheduler.warmup is '2 epochs', but the training data has no length, so nobody knows how many updates "
+        "an epoch has. Give it in steps, as in '500 steps'."
+    )
+
+
 def test_what_is_no_duration_is_told_with_what_is() -> None:
     with pytest.raises(ConfigError) as caught:
         count_steps("5 min", key="scheduler.warmup", steps_per_epoch=80, total_steps=3200)

@@ -115,7 +115,7 @@ def test_the_later_layer_overrules(project: Path) -> None:
     assert compose(choice[0], layers=(python, file)).trainer["log_every"] == 5
     assert compose(choice[0], layers=(python,)).trainer["log_every"] == 4
     assert compose(choice[0]).trainer["log_every"] == 3
-    assert compose().trainer["log_every"] == 10
+    assert compose().trainer["log_every"] == 50
 
 
 def test_the_projects_config_overrules_python(project: Path) -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import signal
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import rootflow
@@ -16,6 +13,7 @@ from rootflow.errors import ConfigError, RootflowError, did_you_mean
 
 VERBS = {
     "train": "train an experiment; many with -m",
+    "resume": "go on with a run that was stopped, or make one longer",
     "check": "tell every mistake of an experiment or a sweep, without running it",
     "config": "show the config that an experiment would run with, and who set what",
     "list": "show the options of a group, or the keys of an option",
@@ -48,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run_verb(verb, rest)
     except RootflowError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -76,31 +74,8 @@ def _run_verb(verb: str, rest: list[str]) -> int:
         raise RootflowError("the current folder is no longer there; change to one that is.") from None
     if verb not in VERBS:
         raise ConfigError(f"there is no verb {verb!r}.{did_you_mean(verb, VERBS)} Verbs: {', '.join(VERBS)}.")
-    with _stopping_once():
+    from rootflow.interrupts import ENDING, Interrupts
+
+    with Interrupts(at_once=True).listening(ENDING):  # so that a run records how it ended
         code: int = importlib.import_module(f"rootflow.cli.{verb}").run(rest)
         return code
-
-
-@contextlib.contextmanager
-def _stopping_once() -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM end the verb by an exception, so that a run records how it ended.
-
-    A second one at once is the same one, delivered twice (`timeout` and terminals do that), and must not
-    stop the weights from being written; one that comes later is meant, and ends the process.
-    """
-    first_s: list[float] = []
-
-    def stop(number: int, _frame: object) -> None:
-        if not first_s:
-            first_s.append(time.monotonic())
-            os.write(2, b"stopping; once more in a second or later leaves at once\n")
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(143)
-        if time.monotonic() - first_s[0] > 1:
-            os._exit(128 + number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -153,6 +153,7 @@ def _facts(record: RunRecord) -> dict[str, str]:
         "started": " on ".join(str(summary[name]) for name in ("created_at", "host") if name in summary),
         "time": ", ".join([_elapsed(record), *_amounts(summary["timing"], unit=" s")]),
         "progress": ", ".join(_amounts(summary["progress"])),
+        "resumed": ", ".join(_resumed(item) for item in summary["resumes"]),
         "best": ", ".join(_best(summary["best"])),
         "command": " ".join(map(str, summary["argv"])),
         "overrides": " ".join(map(str, summary["overrides"])),
@@ -162,6 +163,10 @@ def _facts(record: RunRecord) -> dict[str, str]:
         "git": ", ".join(_amounts(summary["git"])),
         "W&B": ", ".join(_amounts(summary["wandb"])),
     }
+
+
+def _resumed(item: Mapping[str, Any]) -> str:
+    return f"at step {item.get('step')}" + ("" if item.get("exact") else " (not exactly)")
 
 
 def _best(best: Mapping[str, Any]) -> list[str]:

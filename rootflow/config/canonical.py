@@ -2,9 +2,9 @@
 
 `model=mynet`, `model=models.mynet.MyNet` and a YAML with `_target_: models.mynet.MyNet` are one
 experiment. Counted are, for each group, the place where its class is defined (re-exports followed) and
-every argument, defaults included, and the seed. Left out are the run's `name` and the group
-`tracking`: where a run is recorded changes nothing in it. So two runs of one identity differ only by the
-versions of the code, the data and the machine.
+every argument, defaults included, the seed, and the weights that it starts from, if any. Left out are the
+run's `name` and the group `tracking`: where a run is recorded changes nothing in it. So two runs of one
+identity differ only by the versions of the code, the data and the machine.
 
 Nothing is imported: the places and the defaults are read from the source.
 """
@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Any
 
 from rootflow.build import COMPONENT_KEYS
-from rootflow.config.schema import MISSING, Config, Schema, defaults_of, schema_of
+from rootflow.config.schema import MISSING, Config, Schema, default_of, defaults_of, schema_of
 from rootflow.config.values import DoesNotFitError, fit
 from rootflow.errors import ConfigError
 from rootflow.registry import GROUPS, find_component
@@ -52,13 +52,19 @@ def canonical(config: Config | Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: _component(key, value) if key in GROUPS and isinstance(value, Mapping) else _plain(value)
         for key, value in given.items()
-        if key not in LEFT_OUT
+        if key not in LEFT_OUT and not (key == "init_from" and value is None)
     }
 
 
 def _component(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
-    given = {key: value for key, value in node.items() if key not in COMPONENT_KEYS}
-    return {"class": _class_of(group, node), **_arguments(group, schema_of(group, node), given)}
+    schema = schema_of(group, node)
+    unsaid = {p.name: default_of(p) for p in schema.about} if schema else {}
+    given = {
+        key: value
+        for key, value in node.items()
+        if key not in COMPONENT_KEYS and not (key in unsaid and value == unsaid[key])
+    }
+    return {"class": _class_of(group, node), **_arguments(group, schema, given)}
 
 
 def _class_of(group: str, node: Mapping[str, Any]) -> str:
@@ -84,8 +90,27 @@ def _arguments(group: str, schema: Schema | None, given: Mapping[str, Any]) -> d
 def _argument(group: str, schema: Schema | None, key: str, value: Any) -> Any:
     parameter = schema.find(key) if schema else None
     if schema and parameter and parameter.fields is not None and isinstance(value, Mapping):
-        return _arguments(group, dataclasses.replace(schema, parameters=parameter.fields), value)
+        return _arguments(group, dataclasses.replace(schema, parameters=parameter.fields, about=()), value)
+    if schema and parameter and parameter.item_fields is not None:
+        of_item = dataclasses.replace(schema, parameters=parameter.item_fields, about=())
+        return _items(group, of_item, value)
     return _nested(group, _fitted(parameter, value))
+
+
+def _items(group: str, schema: Schema, given: Any) -> Any:
+    """Return a list or a mapping of dataclasses, each with its defaults."""
+    if isinstance(given, list | tuple):
+        return [_item(group, schema, item) for item in given]
+    if isinstance(given, Mapping):
+        return {str(key): _item(group, schema, item) for key, item in given.items()}
+    return _plain(given)
+
+
+def _item(group: str, schema: Schema, given: Any) -> Any:
+    is_component = isinstance(given, Mapping) and not given.keys().isdisjoint(COMPONENT_KEYS)
+    if isinstance(given, Mapping) and not is_component:
+        return _arguments(group, schema, given)
+    return _nested(group, given)
 
 
 def _fitted(parameter: Parameter | None, value: Any) -> Any:

@@ -6,6 +6,7 @@ nearest right spelling.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -84,7 +85,11 @@ class _Check:
         values: dict[str, Any] = {
             group: self.group(group, given.get(group)) for group in GROUPS if group not in unknown
         }
-        return values | {"seed": self.seed(given.get("seed", 0)), "name": self.name(given.get("name"))}
+        return values | {
+            "seed": self.seed(given.get("seed", 0)),
+            "name": self.text("name", given.get("name")),
+            "init_from": self.text("init_from", given.get("init_from")),
+        }
 
     def no_setting(self, key: str, given: Mapping[str, Any]) -> None:
         known = (*GROUPS, *SETTINGS)
@@ -115,10 +120,10 @@ class _Check:
             return 0
         return value
 
-    def name(self, value: Any) -> str | None:
+    def text(self, key: str, value: Any) -> str | None:
         if isinstance(value, Mapping | list) or value == "None":
-            hint = _none_hint("name") if value == "None" else ""
-            self.add(f"name is {shown(value)}{self.at('name')}; it must be text or null.{hint}")
+            hint = _none_hint(key) if value == "None" else ""
+            self.add(f"{key} is {shown(value)}{self.at(key)}; it must be text or null.{hint}")
             return None
         return None if value is None else str(value)
 
@@ -238,7 +243,7 @@ class _Check:
     def unknown_key(self, key: str, group: str, schema: Schema) -> None:
         known = [p.name for p in schema.parameters]
         name = key.rpartition(".")[2]
-        hint = did_you_mean(name, known)
+        hint = did_you_mean(name, [*known, *(p.name for p in schema.about)])
         elsewhere = [] if hint or key.count(".") > 1 else _options_with(group, name, self.origins.extra)
         if elsewhere:
             *most, last = elsewhere
@@ -269,7 +274,10 @@ class _Check:
         try:
             fitted = fit(value, parameter.annotation)
         except DoesNotFitError as error:
-            self.wrong(key, value, f"{error}{' or ' + repr('auto') if is_auto else ''}")
+            allowed = f"{error}{' or ' + repr('auto') if is_auto else ''}"
+            if parameter.item_fields is not None and isinstance(value, dict):
+                allowed = f"a mapping of mappings with {', '.join(p.name for p in parameter.item_fields)}"
+            self.wrong(key, value, allowed)
             return {}
         if fitted == "None" and parameter.annotation is not None and takes_null(parameter.annotation):
             self.wrong(key, value, describe(parameter.annotation))
@@ -316,7 +324,7 @@ class _Check:
         partial = {k: v for k, v in value.items() if k.startswith("_") or k == "name"}
         defaults = {} if value.get("_partial_") else defaults_of(schema)
         given = {k: v for k, v in (defaults | value).items() if k not in partial}
-        return partial | self.parameters(key, group, schema, given)
+        return partial | self.parameters(key, group, dataclasses.replace(schema, about=()), given)
 
     def nested(
         self, key: str, group: str, fields: tuple[Parameter, ...], given: dict[str, Any]

@@ -254,7 +254,7 @@ def _keys_of(group: str, node: Mapping[str, Any]) -> dict[str, Parameter | None]
     schema = schema_of(group, node)
     said = {key: value for key, value in node.items() if key not in OWN_KEYS}
     from_yaml = dict.fromkeys(_flat_values(said, f"{group}."))
-    return from_yaml | (_flat(schema.parameters, f"{group}.") if schema else {})
+    return from_yaml | (_flat((*schema.parameters, *schema.about), f"{group}.") if schema else {})
 
 
 def _flat(parameters: Sequence[Parameter], prefix: str) -> dict[str, Parameter | None]:

@@ -90,7 +90,7 @@ def _parameter(config: Config, key: str) -> tuple[Parameter | None, str]:
     schema = schema_of(group, node)
     if schema is None:
         return None, "default"
-    known: tuple[Parameter, ...] = schema.parameters
+    known: tuple[Parameter, ...] = (*schema.parameters, *schema.about)
     found: Parameter | None = None
     for part in path:
         found = next((p for p in known if p.name == part), None)

@@ -25,7 +25,8 @@ from rootflow.registry import GROUPS
 _LENGTHS = ("total_steps", "T_max", "total_iters", "epochs")
 """Keys of schedulers that are the length of the training when they are `auto`."""
 
-_LENGTH_BOUNDS = ("discover.min_epochs", "discover.max_epochs", "discover.num_updates")
+_BUDGETS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_samples")
+"""Keys by which the length of a training is known beforehand, in the order in which they are told."""
 
 TENSOR_DATA = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "csv_table", "tensors")
 """Data sets that lie in memory as tensors: batches are taken out by indexing, no process reads them."""
@@ -173,22 +174,22 @@ class _NoEffect:
 
 
 def _nothing_ends(config: _Config) -> _Mistakes:
-    ends = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.patience")
-    if config.knows(*ends) and all(config[end] is None for end in ends):
+    others, patience = (*_BUDGETS[1:], "trainer.max_time"), "trainer.patience"
+    if not config.knows(_BUDGETS[0], patience, *others) or _is_number(config[_BUDGETS[0]]):
+        return
+    if config[patience] is None and all(config[other] is None for other in others):
         yield (
-            ends[0],
-            f"{config.say(ends[0])}, and so are {ends[1]}, {ends[2]} and {ends[3]}: "
-            "nothing ends the training. Give one of them.",
+            patience,
+            f"{config.say(patience)}, and nothing else ends the training: {config.say(_BUDGETS[0])}, and "
+            f"{', '.join(others[:-1])} and {others[-1]} are null. Give one of them, or leave {patience} out.",
         )
 
 
-def _falls_to_no_end(config: _Config) -> _Mistakes:
-    steps, shape, warmup = "scheduler.total_steps", "scheduler.shape", "scheduler.warmup"
-    if not config.knows(steps, shape, warmup) or config[steps] != "auto":
+def _share_of_no_length(config: _Config) -> _Mistakes:
+    warmup, steps = "scheduler.warmup", "scheduler.total_steps"
+    if not config.knows(warmup) or not str(config[warmup]).endswith("%"):
         return
-    if config[shape] != "constant":
-        yield from _without_length(config, shape, "which falls until the last update", "which that is")
-    elif str(config[warmup]).endswith("%"):
+    if not config.is_of(("WarmupDecay",), "scheduler") or (config.knows(steps) and config[steps] == "auto"):
         to_do = "Give it in steps or epochs"
         yield from _without_length(config, warmup, "a share of all updates", "how many those are", to_do)
 
@@ -202,15 +203,31 @@ def _length_is_unknown(config: _Config) -> _Mistakes:
         yield from _without_length(config, key, "the length of the training", "how long that is")
 
 
+def _fall_to_no_end(config: _Config) -> _Mistakes:
+    decay, steps = "scheduler.decay", "scheduler.total_steps"
+    if not config.knows(decay, steps) or config[steps] != "auto" or not config.is_no_default(decay):
+        return
+    if all(config.is_for_this_run(decay, budget) for budget in _BUDGETS):
+        purpose = "the fall at the end of the training"
+        yield from _without_length(config, decay, purpose, "when that begins", f"Leave {decay} out")
+
+
+def _ends_before_its_epochs(config: _Config) -> _Mistakes:
+    if config.flat.get("scheduler.interval", "auto") in ("auto", "epoch"):
+        for rule in _NO_EFFECT_IN_EPOCHS:
+            yield from rule(config)
+
+
 def _without_length(
-    config: _Config, key: str, purpose: str, unknown: str, to_do: str = "Choose scheduler=constant"
+    config: _Config, key: str, purpose: str, unknown: str, to_do: str = "Choose scheduler=default"
 ) -> _Mistakes:
-    lengths = ("trainer.max_epochs", "trainer.max_steps")
-    if config.knows(*lengths) and all(config[length] is None for length in lengths):
+    if not config.knows(*_BUDGETS) or _is_number(config[_BUDGETS[0]]):
+        return
+    if all(config[budget] is None for budget in _BUDGETS[1:]):
         yield (
             key,
-            f"{config.say(key)}, {purpose}, but {config.say(lengths[0])}, so nobody knows {unknown}. "
-            f"{to_do}, or give {lengths[0]} or {lengths[1]}.",
+            f"{config.say(key)}, {purpose}, but {config.say(_BUDGETS[0])}, so nobody knows {unknown}. "
+            f"{to_do}, or give {_BUDGETS[0]} or {_BUDGETS[1]}.",
         )
 
 
@@ -221,6 +238,10 @@ _RANGES = (
         "trainer.device",
         lambda device: bool(_DEVICES.fullmatch(device)),
         "auto, cpu, cuda, cuda:1, mps or xpu",
+    ),
+    *(
+        _Range(f"trainer.{key}", lambda period: _number_of(period) > 0, "above 0")
+        for key in ("eval_every", "save_every")
     ),
     *(
         _Range(f"optimizer.{key}", lambda value: value != math.inf, "finite")
@@ -285,16 +306,18 @@ _CLASHES = (
         "it has no momentum. Set scheduler.cycle_momentum=false.",
     ),
     _Clash(
-        "scheduler.shape",
-        "scheduler.total_steps",
-        lambda shape, steps: shape != "constant" and steps is None,
-        "it falls until the last of them. Set scheduler.total_steps=auto, or choose scheduler=constant.",
+        "scheduler.interval",
+        "scheduler",
+        lambda interval, scheduler: scheduler == "WarmupDecay" and interval not in ("auto", "step"),
+        "it counts updates. Leave scheduler.interval out; its durations can be given in epochs.",
     ),
     _Clash(
-        "discover.min_epochs",
-        "discover.max_epochs",
-        lambda fewest, most: fewest > most,
-        "no length is within both. Lower the first or raise the second.",
+        "scheduler.interval",
+        "scheduler",
+        lambda interval, scheduler: (
+            scheduler == "ReduceLROnPlateau" and interval not in ("auto", "evaluation")
+        ),
+        "it follows the monitored value, which is there after an evaluation. Leave scheduler.interval out.",
     ),
 )
 
@@ -317,8 +340,6 @@ _NO_EFFECT = (
         "trainer.batch_size",
         lambda _, size: size != "auto",
     ),
-    _NoEffect(_LENGTH_BOUNDS, "trainer.max_epochs", lambda _, epochs: epochs != "auto"),
-    _NoEffect(_LENGTH_BOUNDS, "trainer.max_steps", lambda _, steps: steps is not None),
     _NoEffect(
         ("loader.num_workers", "loader.prefetch_factor"),
         "dataset",
@@ -351,6 +372,15 @@ _NO_EFFECT = (
     _NoEffect(
         ("scheduler.decay", "scheduler.final_frac"), "scheduler.shape", lambda _, shape: shape == "constant"
     ),
+    _NoEffect(("scheduler.decay",), "scheduler.total_steps", lambda _, steps: steps is None),
+    _NoEffect(
+        tuple(f"tracking.wandb.{key}" for key in ("project", "entity", "group", "tags", "notes")),
+        "tracking.wandb.mode",
+        lambda _, mode: mode == "disabled",
+    ),
+)
+
+_NO_EFFECT_IN_EPOCHS = (
     _NoEffect(
         ("scheduler.step_size",),
         "trainer.max_epochs",
@@ -365,20 +395,17 @@ _NO_EFFECT = (
         ", and MultiStepLR counts epochs",
         of=("MultiStepLR",),
     ),
-    _NoEffect(
-        tuple(f"tracking.wandb.{key}" for key in ("project", "entity", "group", "tags", "notes")),
-        "tracking.wandb.mode",
-        lambda _, mode: mode == "disabled",
-    ),
 )
 
 _RULES: tuple[Callable[[_Config], _Mistakes], ...] = (
     *_RANGES,
     *_CLASHES,
     _nothing_ends,
-    _falls_to_no_end,
+    _share_of_no_length,
     _length_is_unknown,
     *_NO_EFFECT,
+    _fall_to_no_end,
+    _ends_before_its_epochs,
 )
 
 
@@ -398,6 +425,10 @@ def _is_number(value: Any) -> bool:
 
 def _is_above(value: Any, other: Any) -> bool:
     return _is_number(value) and _is_number(other) and value > other
+
+
+def _number_of(duration: str) -> float:
+    return float(duration.split()[0])  # each has been checked, and has its one spelling
 
 
 def _device_type(device: str) -> str:

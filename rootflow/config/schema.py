@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rootflow.build import CONFIG_PARAMETERS, OWN_KEYS
+from rootflow.build import ABOUT, CONFIG_PARAMETERS, OWN_KEYS
 from rootflow.config.folders import shipped_folder
 from rootflow.errors import ConfigError
 from rootflow.registry import GROUPS, NUM_GIVEN, components, find_component
@@ -75,6 +75,8 @@ class Config:
     """Seeds the weights, the order of the samples and their augmentation."""
     name: str | None
     """A name for the run; null makes one from the model and the data set."""
+    init_from: str | None = None
+    """A run, its folder or a .safetensors file to take the first weights from; null starts anew."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the nested plain form."""
@@ -95,10 +97,12 @@ class Schema:
     doc: str
     parameters: tuple[Parameter, ...]
     accepts_more: bool
+    about: tuple[Parameter, ...] = ()
+    """Keys that are about the component, not for it; no config has them unless they are given."""
 
     def find(self, key: str) -> Parameter | None:
         """Return the parameter of that name."""
-        return next((p for p in self.parameters if p.name == key), None)
+        return next((p for p in (*self.parameters, *self.about) if p.name == key), None)
 
 
 def schema_of(group: str, node: Mapping[str, Any]) -> Schema | None:
@@ -118,16 +122,23 @@ def schema_of(group: str, node: Mapping[str, Any]) -> Schema | None:
         return None
     own = signature.parameters[NUM_GIVEN.get(group, 0) :]
     is_flat = len(own) == 1 and is_one_dataclass(own[0])
+    taken = (own[0].fields or ()) if is_flat else own
     return Schema(
         title=definition_path(signature.module, signature.qualname),
         path=signature.path,
         line=signature.line,
         doc=signature.doc,
-        parameters=tuple(
-            _completed(group, signature.module, p) for p in (own[0].fields or () if is_flat else own)
-        ),
+        parameters=tuple(_completed(group, signature.module, p) for p in taken),
         accepts_more=signature.accepts_more and not is_flat,
+        about=tuple(p for p in about_keys(group) if p.name not in {own.name for own in taken}),
     )
+
+
+def about_keys(group: str) -> tuple[Parameter, ...]:
+    """Return the keys that any component of a group may have, about it; see `rootflow.build.ABOUT`."""
+    module, _, name = ABOUT.get(group, "").rpartition(".")
+    signature = read_signature(module, name) if module else None
+    return signature.parameters if signature is not None else ()
 
 
 def defaults_of(schema: Schema) -> dict[str, Any]:

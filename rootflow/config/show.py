@@ -10,7 +10,7 @@ import yaml
 from rootflow.build import COMPONENT_KEYS
 from rootflow.config.folders import display_path, option_files
 from rootflow.config.plain_yaml import PlainDumper, escaped, read_yaml
-from rootflow.config.schema import Config, Schema, bare_components, defaults_of, schema_of
+from rootflow.config.schema import Config, Schema, bare_components, default_of, defaults_of, schema_of
 from rootflow.errors import ConfigError, did_you_mean
 from rootflow.registry import GROUPS, is_component, unregistered_hint
 from rootflow.signatures import Parameter, read_signature
@@ -45,10 +45,11 @@ def keys_of(group: str, option: str, extra: Path | None = None) -> list[dict[str
     schema = schema_of(group, node) if group in GROUPS else None
     if schema is None:
         return [{"key": f"{group}.{k}", "value": v, "about": ""} for k, v in node.items()]
-    values = defaults_of(schema) | {k: v for k, v in node.items() if k not in COMPONENT_KEYS}
+    about = {p.name: default_of(p) for p in schema.about}
+    values = defaults_of(schema) | about | {k: v for k, v in node.items() if k not in COMPONENT_KEYS}
     return [
         {"key": f"{group}.{key}", "value": value, "about": doc}
-        for key, value, doc in _flat(values, schema.parameters)
+        for key, value, doc in _flat(values, (*schema.parameters, *schema.about))
     ]
 
 
@@ -98,7 +99,8 @@ def commented_yaml(config: Config) -> str:
         schema = schema_of(group, node)
         about = ": ".join(filter(None, (schema.title, schema.doc))) if schema else ""
         lines.append(f"{group}:" + (f"  # {about}" if about else ""))
-        lines += _commented(node, schema.parameters if isinstance(schema, Schema) else (), depth=1)
+        known = (*schema.parameters, *schema.about) if schema else ()
+        lines += _commented(node, known, depth=1)
     return "\n".join(lines) + "\n"
 
 

@@ -9,8 +9,8 @@ values come back as a YAML has them, a tuple as a list.
 
 A complete config, as the check returns it, is the same again by `to_dict(from_dict(nested))`, but for how a
 component is named (a registered one by its `name`, any other by the path of its definition) and for what
-says nothing: a null `name` of the run, a value that is a default written as code. Where a config says less,
-also in a dataclass in a list, the defaults are filled in.
+says nothing: a null `name` or `init_from` of the run, a value that is a default written as code. Where a
+config says less, also in a dataclass in a list, the defaults are filled in.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from rootflow.config.classes import (
     registered_name,
     taken_whole,
 )
-from rootflow.config.schema import CHOSEN_BY_DATA
+from rootflow.config.schema import CHOSEN_BY_DATA, about_keys
 from rootflow.errors import ConfigError, did_you_mean
 from rootflow.hints import hints_of_items, members_of
 from rootflow.registry import GROUPS
@@ -79,6 +79,8 @@ class Experiment:
     """Seeds the weights, the order of the samples and their augmentation."""
     name: str | None = None
     """A name for the run; None makes one from the model and the data set."""
+    init_from: str | Path | None = None
+    """A run, its folder or a .safetensors file to take the first weights from; None starts anew."""
 
 
 def to_dict(experiment: Experiment | Mapping[str, Any]) -> dict[str, Any]:
@@ -107,7 +109,8 @@ def from_dict(nested: Mapping[str, Any]) -> Experiment:
     """Return the typed form: components as instances of their `config_class`, values in the declared types.
 
     A mapping stays one where no dataclass holds all of it: keys for the default option, arguments that a
-    component takes by `**kwargs`, a component whose source can't be read, or one that needs what is `auto`.
+    component takes by `**kwargs`, keys about a component, a component whose source can't be read, or one that
+    needs what is `auto`.
 
     Raises:
         ConfigError: a component can't be found or imported, refuses a value, or doesn't take a key.
@@ -267,11 +270,16 @@ def _typed_component(node: Mapping[str, Any], place: _Place, group: str) -> Any:
     given = {key: value for key, value in node.items() if key not in COMPONENT_KEYS}
     if cls is None or not _stands_for(cls, component, _Place(group, place.key)):
         return dict(node)
-    is_more = not given.keys() <= _arguments(cls).keys()
-    if is_more and ("_partial_" in given or accepts_more(component, group)):
+    more = given.keys() - _arguments(cls).keys()
+    if more and ("_partial_" in given or accepts_more(component, group) or _is_about(more, place)):
         return dict(node)
     typed = _typed_instance(cls, given, place)
     return dict(node) if typed is None else typed
+
+
+def _is_about(keys: collections.abc.Set[str], place: _Place) -> bool:
+    """Whether keys are about the component of a group's node, which no dataclass holds."""
+    return place.key == place.group and keys <= {p.name for p in about_keys(place.group)}
 
 
 def _stands_for(cls: Any, component: Any, place: _Place) -> bool:

@@ -3,6 +3,7 @@
 Each sample's randomness is a function of (seed, epoch, index), so the same image is flipped and moved
 alike whatever the batch size, the workers or the device, and after a resume. The methods are those of
 airbench (Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv 2404.00498, section 3).
+Mixing samples with one another is in mix.py.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rootflow.data.mix import MixSamples
 from rootflow.data.randomness import draw, hash_tensors
 from rootflow.errors import DataError
-from rootflow.limits import NonNegativeInt
+from rootflow.limits import NonNegativeFloat, NonNegativeInt
 
 _FLIP, _MOVE_Y, _MOVE_X, _CUT_Y, _CUT_X = range(5)
 """What a random number is for: the last counter of its hash, so that uses are independent."""
@@ -35,6 +37,17 @@ class Augment:
     cutout: NonNegativeInt = 0
     """side of the square that is blanked, in pixels"""
 
+    mixup: NonNegativeFloat = 0.0
+    """blend each sample with another and their classes with them, by shares from Beta(mixup, mixup)"""
+
+    cutmix: NonNegativeFloat = 0.0
+    """paste a rectangle of another image, its share from Beta(cutmix, cutmix); with mixup: either of them"""
+
+    @property
+    def moves_pixels(self) -> bool:
+        """Whether images are varied one by one."""
+        return self.flip != "none" or self.translate > 0 or self.cutout > 0
+
 
 class Preprocess:
     """Brings inputs to what a model takes: float32, normalised, and in training augmented.
@@ -45,6 +58,10 @@ class Preprocess:
         std: likewise, and not 0.
         augment: for training images (batch, channel, height, width); None for evaluation.
         seed: of the augmentation.
+        num_classes: of the targets; needed to mix them.
+
+    Raises:
+        DataError: classes are to be mixed, and their number isn't given.
     """
 
     def __init__(
@@ -54,12 +71,23 @@ class Preprocess:
         *,
         augment: Augment | None = None,
         seed: int = 0,
+        num_classes: int | None = None,
     ) -> None:
         self.mean = mean
         self.std = std
-        self.augment = augment if augment != Augment() else None
+        self.augment = augment if augment is not None and augment.moves_pixels else None
         self.seed = seed
-        self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self.mix = (
+            MixSamples(mixup=augment.mixup, cutmix=augment.cutmix, num_classes=num_classes, seed=seed)
+            if augment is not None and (augment.mixup > 0 or augment.cutmix > 0)
+            else None
+        )
+        self._constants: dict[tuple[torch.device, bool, bool], tuple[Tensor, Tensor]] = {}
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether a sample comes out the same in every epoch, but for mixing."""
+        return self.augment is None
 
     def __call__(self, inputs: Tensor, *, index: Tensor, epoch: int) -> Tensor:
         """Return the inputs of a batch, ready for the model, on the device on which they are.
@@ -73,26 +101,28 @@ class Preprocess:
         Raises:
             DataError: there is augmentation to do, and the inputs aren't images.
         """
+        if self.augment is None:
+            return self._normalize(inputs)
+        _check_images(inputs, self.augment)
         index = index.to(inputs.device, non_blocking=True)
-        if self.augment is not None:
-            _check_images(inputs, self.augment)
-            inputs = self._move(inputs, self.augment, index, epoch)
-        inputs = self._normalize(inputs)
-        if self.augment is not None and self.augment.cutout:
-            inputs = self._cut(inputs, self.augment.cutout, index, epoch)
-        return inputs
+        inputs = self._normalize(self._move(inputs, self.augment, index, epoch))
+        return self._cut(inputs, self.augment.cutout, index, epoch) if self.augment.cutout else inputs
 
     def _normalize(self, inputs: Tensor) -> Tensor:
-        if inputs.dtype != torch.uint8 and not inputs.is_floating_point():
+        is_uint8 = inputs.dtype == torch.uint8
+        if not is_uint8 and not inputs.is_floating_point():
             return inputs
         if self.mean is None or self.std is None:
-            return inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs.float()
-        if inputs.device not in self._on_device:
-            constants = (torch.tensor(values, device=inputs.device) for values in (self.mean, self.std))
-            self._on_device[inputs.device] = tuple(constants)  # type: ignore[assignment]
-        full_scale = 255 if inputs.dtype == torch.uint8 else 1
-        per_channel = (-1, 1, 1) if inputs.ndim == 4 else (-1,)
-        mean, std = (values.view(per_channel) * full_scale for values in self._on_device[inputs.device])
+            return inputs.float().div_(255) if is_uint8 else inputs.float()
+        kind = inputs.device, is_uint8, inputs.ndim == 4
+        if kind not in self._constants:
+            per_channel = (-1, 1, 1) if inputs.ndim == 4 else (-1,)
+            mean, std = (
+                torch.tensor(values, device=inputs.device).view(per_channel) * (255 if is_uint8 else 1)
+                for values in (self.mean, self.std)
+            )
+            self._constants[kind] = mean, std
+        mean, std = self._constants[kind]
         return inputs.float().sub(mean).div_(std)
 
     def _move(self, images: Tensor, augment: Augment, index: Tensor, epoch: int) -> Tensor:

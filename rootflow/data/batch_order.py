@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,11 +28,11 @@ class BatchOrder:
             return max(1, self.num_samples // self.batch_size)
         return -(-self.num_samples // self.batch_size)
 
-    def batches(self, epoch: int) -> Sequence[Tensor]:
-        """Return the positions of the samples of each batch, on the CPU so that all devices agree."""
+    def positions(self, epoch: int) -> Tensor:
+        """Return the samples of an epoch in their order, on the CPU so that all devices agree."""
         if self.is_train:
             generator = torch.Generator().manual_seed(hash_ints(self.seed, epoch) % 2**63)
             order = torch.randperm(self.num_samples, generator=generator)
         else:
             order = torch.arange(self.num_samples)
-        return torch.split(order[: len(self) * self.batch_size], self.batch_size)
+        return order[: len(self) * self.batch_size]

@@ -17,7 +17,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 from rootflow.data.randomness import keep_generators, seed_generators
 from rootflow.errors import DataError
 
-_TARGET_KEYS = ("target", "targets", "label", "labels", "y")
+TARGET_KEYS = ("target", "targets", "label", "labels", "y")
 
 
 def inputs_and_targets(sample: Any) -> tuple[Any, Any]:
@@ -27,7 +27,7 @@ def inputs_and_targets(sample: Any) -> tuple[Any, Any]:
     `x, (y, w)`. A mapping gives up its target; if one key is left, its value is the inputs.
     """
     if isinstance(sample, Mapping):
-        found = [key for key in _TARGET_KEYS if key in sample]
+        found = [key for key in TARGET_KEYS if key in sample]
         rest = {key: value for key, value in sample.items() if key not in found[:1]}
         inputs = next(iter(rest.values())) if len(rest) == 1 else rest
         return inputs, sample[found[0]] if found else None
@@ -35,6 +35,20 @@ def inputs_and_targets(sample: Any) -> tuple[Any, Any]:
         inputs, *others = sample
         return inputs, others[0] if len(others) == 1 else tuple(others) or None
     return sample, None
+
+
+def with_inputs_and_targets(sample: Any, inputs: Any, targets: Any) -> Any:
+    """Return a sample, or a batch, with other halves than those that `inputs_and_targets` tells of it."""
+    if isinstance(sample, Mapping):
+        found = [key for key in TARGET_KEYS if key in sample][:1]
+        rest = [key for key in sample if key not in found]
+        halves = {rest[0]: inputs} if len(rest) == 1 else dict(inputs)
+        return {**sample, **halves, **dict.fromkeys(found, targets)}
+    if isinstance(sample, tuple | list):
+        others = (targets,) if len(sample) == 2 else targets or ()
+        kind = type(sample)
+        return kind(inputs, *others) if hasattr(sample, "_fields") else kind((inputs, *others))
+    return inputs
 
 
 def as_tensor_dataset(dataset: Dataset[Any]) -> TensorDataset | None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch.utils.data import Dataset, default_collate
 
 from rootflow.data.randomness import keep_generators, seed_generators
-from rootflow.data.samples import inputs_and_targets
 
 
 class KeySampler:
@@ -47,10 +46,18 @@ class SeededDataset(Dataset[Any]):
             raise
 
 
-def collate(samples: list[Any]) -> tuple[Any, Any]:
-    """Stack samples into one batch of inputs and targets; the targets are None where samples have none."""
-    inputs, targets = zip(*map(inputs_and_targets, samples), strict=True)
-    return default_collate(list(inputs)), None if targets[0] is None else default_collate(list(targets))
+def collate(samples: list[Any]) -> Any:
+    """Stack samples as `default_collate` does; but tuples give a tuple, and a value may be None."""
+    first = samples[0]
+    if type(first) is dict:
+        return {key: _stack([sample[key] for sample in samples]) for key in first}
+    if type(first) in (tuple, list):
+        return tuple([_stack(column) for column in zip(*samples, strict=True)])
+    return default_collate(samples)
+
+
+def _stack(values: Sequence[Any]) -> Any:
+    return None if values[0] is None else default_collate(list(values))
 
 
 def leave_signals_to_parent(_worker: int) -> None:
@@ -58,10 +65,19 @@ def leave_signals_to_parent(_worker: int) -> None:
 
     The training process then stops as it wants to, and ends its workers itself.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_exit_when_parent_asks, daemon=True).start()
+
+
+def start_worker(worker: int, own: Callable[[int], None] | None) -> None:
+    """Do what `leave_signals_to_parent` does, and then what a loader's owner wants of its workers."""
+    leave_signals_to_parent(worker)
+    if own is not None:
+        own(worker)
 
 
 def _exit_when_parent_asks() -> None:

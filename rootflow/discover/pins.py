@@ -14,15 +14,25 @@ from rootflow.tracking.run_folder import RunFolder
 
 
 class Pins:
-    """Resolves the `auto` values of one run, and says and records each with its reason."""
+    """Resolves the `auto` values of one run, and says and records each with its reason.
+
+    What a resumed run has on record already is neither said nor recorded again, unless it became another.
+    """
 
     def __init__(self, console: Console, folder: RunFolder) -> None:
-        self.found: dict[str, Found] = {}
+        recorded = folder.summary.get("discovered", {})
+        self.found: dict[str, Found] = {key: Found(**item) for key, item in recorded.items()}
         self._console = console
         self._folder = folder
 
+    def say(self, text: str) -> None:
+        """Tell something that was decided and is no value of a key."""
+        self._console.line(text)
+
     def pin(self, key: str, found: Found) -> Any:
         """Take what ``key`` became; return the value."""
+        if key in self.found and self.found[key].value == found.value:
+            return found.value
         self.found[key] = found
         self._console.setting(key, found.value, found.reason)
         self._folder.update(discovered={k: dataclasses.asdict(f) for k, f in self.found.items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rootflow.limits import Epochs, Samples, Steps
+from rootflow.limits import Samples, Steps
 from rootflow.registry import register
 
 
@@ -21,12 +21,3 @@ class DiscoverSettings:
 
     min_updates_per_epoch: Steps = 50
     """an automatic batch size leaves at least so many updates an epoch"""
-
-    min_epochs: Epochs = 10
-    """fewest passes over the data that an automatic length makes"""
-
-    max_epochs: Epochs = 40
-    """most passes over the data that an automatic length makes"""
-
-    num_updates: Steps = 20_000
-    """updates that an automatic length aims at, between those two bounds"""

@@ -15,29 +15,31 @@ from torch import Tensor, nn
 
 from rootflow.data.loaders import count_usable_cores
 from rootflow.discover.found import Found
-from rootflow.train.loop import evaluating
+from rootflow.train.evaluation import evaluating
+from rootflow.train.objective import Objective
+from rootflow.train.seeding import keep_generators
 
 _WORTH_SHARING = 1e8
 """Operations of an update from which threads pay: some 2 ms of one core."""
 
 
-def find_num_threads(model: nn.Module, inputs: Tensor) -> Found:
+def find_num_threads(objective: Objective, batch: Any) -> Found:
     """Return one thread for small updates, else one a core, at most OMP_NUM_THREADS.
 
     Args:
-        model: on the CPU; left as it is.
-        inputs: one training batch, as the model takes it.
+        objective: of a model on the CPU, which is left as it is.
+        batch: one of the training.
     """
     available = int(os.environ.get("OMP_NUM_THREADS") or 0) or count_usable_cores()
     if available == 1:
         return Found(1, "one core is usable")
-    operations = 3 * count_operations(model, inputs)  # the backward pass takes twice the forward pass
+    operations = 3 * count_operations(objective, batch)  # the backward pass takes twice the forward pass
     if operations < _WORTH_SHARING:
         return Found(1, f"{operations:.1e} operations an update are too few to share")
     return Found(available, f"{operations:.1e} operations an update, {available} cores")
 
 
-def count_operations(model: nn.Module, inputs: Tensor) -> float:
+def count_operations(objective: Objective, batch: Any) -> float:
     """Return the floating-point operations of a forward pass in layers whose weights are matrices.
 
     Each weight takes part in a multiplication and an addition for every position of the output.
@@ -51,10 +53,11 @@ def count_operations(model: nn.Module, inputs: Tensor) -> float:
         if isinstance(weight, Tensor) and weight.ndim >= 2 and isinstance(outputs, Tensor):
             total += 2 * outputs.numel() * weight[0].numel()
 
+    model = objective.model
     hooks = [module.register_forward_hook(count) for module in model.modules()]
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(model):
-            model(inputs)
+        with torch.no_grad(), keep_generators(), evaluating(model):
+            objective.forward(batch)
     finally:
         for hook in hooks:
             hook.remove()

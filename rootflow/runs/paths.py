@@ -36,8 +36,16 @@ class RunPaths:
 
     @property
     def metrics_jsonl(self) -> Path:
-        """One JSON object a line, in the order logged; null stands for NaN and the infinities."""
+        """One JSON object a line, in the order logged; null stands for NaN and the infinities.
+
+        `metrics.cut-<n>.jsonl` beside it are rows that a resumed run took back, and logged anew.
+        """
         return self.path / "metrics.jsonl"
+
+    @property
+    def timing_jsonl(self) -> Path:
+        """How fast it went, by step; apart, so that equal trainings have equal metrics.jsonl."""
+        return self.path / "timing.jsonl"
 
     @property
     def output_log(self) -> Path:

@@ -38,7 +38,7 @@ class RunFields(TypedDict, total=False):
     host: str
     argv: list[str]  # secrets left out, as everywhere here
     overrides: list[str]  # what the command line changed, in Hydra's form
-    config: dict[str, Any]  # resolved and nested
+    config: dict[str, Any]  # resolved and nested, as the run began; `resumes` has what changed
     identity: str  # of the experiment: equal for two runs of the same config, however it was written
     seed: int | None
     discovered: dict[str, dict[str, Any]]  # dotted key -> {"value": ..., "reason": ...}
@@ -55,15 +55,30 @@ class RunFields(TypedDict, total=False):
     hardware: dict[str, Any]
     git: dict[str, Any] | None  # commit, branch, dirty, untracked, remote
     wandb: dict[str, Any] | None  # id, mode, url, dir
+    init_from: dict[str, str] | None  # the weights that it began with: path, sha256
+    resumes: list[dict[str, Any]]  # one for each time that it went on, see ResumeFields
+
+
+class ResumeFields(TypedDict):
+    """How a run went on from a checkpoint."""
+
+    at: str  # the time
+    host: str
+    step: int  # of the checkpoint: updates that were not lost
+    label: str | None  # of the checkpoint
+    exact: bool  # whether all is, to the bit, as if the run had never stopped
+    reasons: list[str]  # why not
+    changes: dict[str, dict[str, Any]]  # dotted key -> {"old": ..., "new": ...}
+    rejected: list[str]  # newer checkpoints that were damaged, a sentence each
 
 
 # fmt: off
 _OBJECTS = (
     "config", "discovered", "dataset", "progress", "last", "best", "test", "error", "timing", "versions",
-    "hardware", "git", "wandb",
+    "hardware", "git", "wandb", "init_from",
 )
 # fmt: on
-_LISTS = ("argv", "overrides")
+_LISTS = ("argv", "overrides", "resumes")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from rootflow.tasks.task import Task
+from rootflow.tasks.loss import LossTask
+from rootflow.tasks.task import LossSum, Task
 
-__all__ = ["Task"]
+__all__ = ["LossSum", "LossTask", "Task"]

@@ -15,9 +15,9 @@ from rootflow.registry import register
 class Classification:
     """One class for each sample: cross-entropy, and the share of samples classified rightly.
 
-    Outputs are logits (batch, class); targets are class indices (batch,) of any integer type. The
-    measured `loss` is the cross-entropy without smoothing, in nats, so that runs of different
-    smoothing compare.
+    Outputs are logits (batch, class); targets are class indices (batch,) of any integer type, or for the
+    loss also shares of the classes (batch, class), which mixup and cutmix make of them. The measured
+    `loss` is the cross-entropy without smoothing, in nats, so that runs of different smoothing compare.
 
     Args:
         label_smoothing: share of each target spread evenly over all classes, in the training loss only
@@ -36,8 +36,11 @@ class Classification:
         Raises:
             RunError: outputs and targets don't belong together.
         """
+        if _is_soft(targets) and targets.shape == outputs.shape:
+            return F.cross_entropy(outputs.float(), targets, label_smoothing=self.label_smoothing)
         self._check(outputs, targets)
-        return F.cross_entropy(outputs.float(), targets.long(), label_smoothing=self.label_smoothing)
+        classes = targets if targets.dtype is torch.int64 else targets.long()
+        return F.cross_entropy(outputs.float(), classes, label_smoothing=self.label_smoothing)
 
     def measure(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Return the sums of `loss` and `accuracy` over the batch.
@@ -52,6 +55,11 @@ class Classification:
         }
 
     def _check(self, outputs: Tensor, targets: Tensor) -> None:
+        if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+            raise RunError(
+                f"the model returned {type(outputs).__name__} and the targets are {type(targets).__name__}; "
+                "classification takes one tensor of each. For more of either give a loss of your own."
+            )
         if outputs.ndim != 2 or targets.shape != outputs.shape[:1]:
             raise RunError(
                 f"the model's outputs have shape {_shape(outputs)} and the targets {_shape(targets)}; "
@@ -77,6 +85,11 @@ class Classification:
                 f"the targets run from {lowest} to {highest}, but the model has {num_classes} outputs, for "
                 f"the classes 0 to {num_classes - 1}. Set model.num_classes to the number of classes."
             )
+
+
+def _is_soft(targets: Tensor) -> bool:
+    """Whether targets are shares of classes (batch, class), as mixing samples makes them."""
+    return isinstance(targets, Tensor) and targets.ndim == 2 and targets.is_floating_point()
 
 
 def _shape(tensor: Tensor) -> str:

@@ -6,15 +6,17 @@ would make the file unreadable to most programs: such a number is null, and "non
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import numbers
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rootflow.files import write_text
+from rootflow.files import write_synced
 
 
 class MetricsLog:
@@ -33,16 +35,44 @@ class MetricsLog:
         while line:  # one write, but for a disk that fills up in it: then the second one raises
             line = line[os.write(self._fd, line) :]
 
+    def sync(self) -> int:
+        """Make sure that every row is on the disk; return the size of the file in bytes."""
+        os.fsync(self._fd)
+        return os.fstat(self._fd).st_size
+
     def close(self) -> None:
         """Close the file."""
         os.close(self._fd)
 
 
-def drop_rows_after(path: Path, step: int) -> None:
-    """Rewrite the metrics.jsonl at ``path`` without torn lines and rows whose "step" is above ``step``."""
-    if path.exists():
-        lines = path.read_bytes().splitlines(keepends=True)
-        write_text(path, b"".join(line for line in lines if _is_kept(line, step)).decode())
+@dataclass(frozen=True)
+class CutRows:
+    """Rows that were taken out of a metrics.jsonl, for they will be written again."""
+
+    path: Path | None = None
+    """Where they are now; None if there were none."""
+    missing_bytes: int = 0
+    """By how much the file was too short to begin with."""
+
+
+def cut_rows(path: Path, num_bytes: int) -> CutRows:
+    """Cut a metrics.jsonl to its first ``num_bytes`` bytes; the rest goes to a file beside it.
+
+    That is metrics.cut-1.jsonl or the next free number, and on the disk before the other is shortened.
+    """
+    size = path.stat().st_size if path.exists() else 0
+    if size <= num_bytes:
+        return CutRows(missing_bytes=num_bytes - size)
+    with path.open("rb") as metrics:
+        metrics.seek(num_bytes)
+        rest = metrics.read()
+    names = (path.with_name(f"{path.stem}.cut-{number}.jsonl") for number in itertools.count(1))
+    kept = next(name for name in names if not name.exists())
+    write_synced(kept, [rest])
+    with path.open("r+b") as metrics:
+        metrics.truncate(num_bytes)
+        os.fsync(metrics.fileno())
+    return CutRows(kept)
 
 
 def is_nonfinite(value: object) -> bool:
@@ -53,13 +83,6 @@ def is_nonfinite(value: object) -> bool:
 def plain_number(value: Any) -> int | float:
     """Return a number of any library as Python's own."""
     return int(value) if isinstance(value, numbers.Integral) else float(value)
-
-
-def _is_kept(line: bytes, step: int) -> bool:
-    try:
-        return line.endswith(b"\n") and bool(json.loads(line).get("step", 0) <= step)
-    except ValueError:
-        return False
 
 
 def _json_line(row: Mapping[str, Any]) -> bytes:

@@ -28,7 +28,7 @@ from rootflow.files import write_json, write_text
 from rootflow.runs.paths import RunPaths
 from rootflow.runs.record import SCHEMA, RunFields, read_run
 from rootflow.runs.text import escape
-from rootflow.tracking.metrics_log import MetricsLog, drop_rows_after, is_nonfinite, plain_number
+from rootflow.tracking.metrics_log import CutRows, MetricsLog, cut_rows, is_nonfinite, plain_number
 from rootflow.tracking.output_log import OutputLog
 from rootflow.tracking.provenance import Provenance, collect_provenance
 from rootflow.tracking.redaction import redact_argv, redact_text, redact_values
@@ -78,10 +78,13 @@ class RunFolder(RunPaths):
         super().__init__(path)
         self.summary = summary
         """What run.json holds; changed by `update`, not directly."""
+        self.cut = CutRows()
+        """What `resume` cut off metrics.jsonl."""
         self._lock = lock
         self._zero = time.monotonic() - summary.get("elapsed_s", 0.0)
         self._mutex = threading.Lock()
         self._metrics = MetricsLog(self.metrics_jsonl)
+        self._timing = MetricsLog(self.timing_jsonl)
         self._output = OutputLog(self.output_log)
         self._capture = contextlib.ExitStack()
         self.update()
@@ -129,11 +132,16 @@ class RunFolder(RunPaths):
         return cls(path, summary | _session(), lock=lock)
 
     @classmethod
-    def resume(cls, path: Path, *, after_step: int) -> Self:
-        """Go on with the run in ``path`` from the checkpoint of step ``after_step``.
+    def resume(cls, path: Path, *, metrics_bytes: int, lock: RunLock | None = None) -> Self:
+        """Go on with the run in ``path`` from a checkpoint.
 
-        Rows of metrics.jsonl beyond that step are dropped, for they will be written again, and so is a
-        torn last line.
+        Rows of metrics.jsonl that came after the checkpoint are moved to `metrics.cut-<n>.jsonl`, for they
+        will be written again. The other files are appended to.
+
+        Args:
+            path: the folder.
+            metrics_bytes: the size that metrics.jsonl had at the checkpoint.
+            lock: of this folder, where the caller holds it already.
 
         Raises:
             RunError: another process is running it, or its run.json can't be read; nothing is changed.
@@ -141,23 +149,35 @@ class RunFolder(RunPaths):
         record = read_run(path)
         if record.is_corrupt:
             raise RunError(f"The run {escape(str(path))} can't be resumed, it is {escape(record.status)}.")
-        lock = RunLock(record.paths)
-        drop_rows_after(record.paths.metrics_jsonl, after_step)
-        return cls(path, record.summary | _session(), lock=lock)
+        lock = lock or RunLock(record.paths)
+        cut = cut_rows(record.paths.metrics_jsonl, metrics_bytes)
+        folder = cls(path, record.summary | _session(), lock=lock)
+        folder.cut = cut
+        return folder
 
     def update(self, **fields: Unpack[RunFields]) -> None:
         """Replace fields of the summary, and run.json with it. A field is replaced whole."""
         with self._mutex:
             self.summary.update(fields)
             self.summary["elapsed_s"] = round(time.monotonic() - self._zero, 3)
-            write_json(self.run_json, _plain(self.summary))
+            write_json(self.run_json, as_json(self.summary))
 
-    def log(self, row: Mapping[str, float | int | str]) -> None:
+    def log(self, row: Mapping[str, float | int | str], *, timing: Mapping[str, float] | None = None) -> None:
         """Append one row to metrics.jsonl: flat, with its "step" and "epoch".
 
         A number that isn't finite is written as null, and its name and value under "nonfinite".
+
+        Args:
+            row: what equal trainings have equal.
+            timing: how fast it went; to timing.jsonl, with the row's step.
         """
         self._metrics.write(row)
+        if timing:
+            self._timing.write({"step": row["step"], **timing})
+
+    def sync_metrics(self) -> int:
+        """Make sure that metrics.jsonl is on the disk; return its size in bytes."""
+        return self._metrics.sync()
 
     def finish(
         self, status: EndStatus = "finished", *, stop_reason: str | None = None, exit_code: int = 0
@@ -181,6 +201,7 @@ class RunFolder(RunPaths):
         self._output.close()
         if self._lock.is_held:
             self._metrics.close()
+            self._timing.close()
             self._lock.release()
 
     def __enter__(self) -> Self:
@@ -226,12 +247,12 @@ def _exit_code(error: BaseException | None) -> object:
     return (error.code or 0) if isinstance(error, SystemExit) else None
 
 
-def _plain(value: Any) -> Any:
-    """Return nested data as JSON can hold it."""
+def as_json(value: Any) -> Any:
+    """Return nested data as run.json holds it."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [as_json(item) for item in value]
     if is_nonfinite(value):
         return str(float(value))
     if value is None or isinstance(value, str | int | float):

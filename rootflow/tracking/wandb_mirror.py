@@ -8,9 +8,12 @@ tree is sent. The first failure is said in one line; then the run goes on offlin
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -32,6 +35,9 @@ class WandbMirror:
         self._folder = folder
         self._say = say
         self._run: Any = None
+        self._mark = folder / "wandb" / "sent.json"
+        self._before = _read_mark(self._mark)
+        self._sent = self._before
         self.record: dict[str, Any] = {"id": None, "mode": "disabled", "url": None, "dir": None}
         """What it became, for run.json: id, mode (online, offline, disabled), url and dir."""
 
@@ -64,10 +70,18 @@ class WandbMirror:
         return mirror
 
     def log(self, row: Mapping[str, float | int | str]) -> None:
-        """Send one row of metrics, with its own "step" and "epoch": W&B's own step is never used."""
+        """Send one row of metrics, with its own "step" and "epoch": W&B's own step is never used.
+
+        Of a run that goes on from a checkpoint the rows come again that W&B has already. Left out are those
+        of the steps before the last one sent, and at that step the metrics that were sent: so no row is there
+        twice, and no step comes after a later one.
+        """
+        if self._before is not None and self._before.covers(row):
+            return
         with self._surviving():
             if self._run:
                 self._run.log(dict(row))
+                self._note(row)
 
     def summary(self, values: Mapping[str, float | int | str]) -> None:
         """Set values that stand for the whole run, e.g. `best/val/accuracy`."""
@@ -96,6 +110,19 @@ class WandbMirror:
     ) -> None:
         """Finish with the exit code of how the block ended, which W&B shows as finished or failed."""
         self.finish(exit_code=0 if error is None else 1)
+
+    def _note(self, row: Mapping[str, Any]) -> None:
+        """Keep on the disk what was sent last; for W&B gets fewer rows than metrics.jsonl."""
+        step, names = row.get("step"), frozenset(row)
+        if not isinstance(step, int):
+            return
+        if self._sent is not None and self._sent.step == step:
+            names |= self._sent.names
+        self._sent = _Sent(step, names)
+        self._mark.parent.mkdir(exist_ok=True)
+        scratch = self._mark.with_suffix(".partial")
+        scratch.write_text(json.dumps({"step": step, "names": sorted(names)}))
+        scratch.replace(self._mark)  # not synced: what a power cut takes, it takes of the client's file, too
 
     def _start(self, mode: str, identity: dict[str, Any]) -> None:
         try:
@@ -161,6 +188,27 @@ class WandbMirror:
             self._run = None
             self._say(f"W&B is off from here on: {_first_line(error)}")
             _stop_service()
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """The last step of which W&B got a row, and the names of what it got of it."""
+
+    step: int
+    names: frozenset[str]
+
+    def covers(self, row: Mapping[str, Any]) -> bool:
+        step = row.get("step", math.inf)
+        return bool(step < self.step or (step == self.step and row.keys() <= self.names))
+
+
+def _read_mark(path: Path) -> _Sent | None:
+    """Return what an earlier session of the run sent last; None if there was none, or nobody knows."""
+    try:
+        found = json.loads(path.read_bytes())
+        return _Sent(found["step"], frozenset(found["names"]))
+    except (OSError, ValueError):
+        return None
 
 
 def _wanted_mode(settings: WandbSettings) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,11 +38,15 @@ class Arithmetic:
             return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
         return model.to(self.device)
 
-    def prepare(self, inputs: Tensor) -> Tensor:
-        """Put images (batch, channel, height, width) in the model's memory format."""
-        if self.channels_last and inputs.ndim == 4:
-            return inputs.contiguous(memory_format=torch.channels_last)
-        return inputs
+    def prepare(self, batch: Any) -> Any:
+        """Put the images (batch, channel, height, width) of a batch in the model's memory format."""
+        if not self.channels_last:
+            return batch
+        if isinstance(batch, Tensor):
+            return batch.contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
+        if isinstance(batch, dict):
+            return {key: self.prepare(value) for key, value in batch.items()}
+        return tuple(map(self.prepare, batch)) if type(batch) in (tuple, list) else batch
 
 
 def find_device(setting: str) -> tuple[torch.device, str]:
@@ -97,13 +102,20 @@ def gpu_names() -> list[str]:
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
 
 
-def set_fast_kernels(device: torch.device) -> None:
+def set_kernels(device: torch.device, *, deterministic: bool = False) -> None:
     """Let CUDA choose its kernels by trying them, and use TF32 for what stays float32.
 
     Process-wide switches of torch, and so set by the program (assemble.py), never by a component.
+
+    Args:
+        device: where the training is.
+        deterministic: take only kernels that give the same bits each time; one that has none raises.
     """
+    torch.use_deterministic_algorithms(deterministic)
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
+        if deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS raises
+        torch.backends.cudnn.benchmark = not deterministic
         torch.set_float32_matmul_precision("high")
 
 

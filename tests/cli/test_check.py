@@ -99,7 +99,7 @@ def test_a_key_is_explained(rootflow: Rootflow, tmp_path: Path) -> None:
     lines = rootflow("config", "explain", "trainer.log_every", "trainer=mine").stdout.splitlines()
     assert lines[0] == "trainer.log_every = 5"
     assert lines[2] == "takes a whole number at least 1 (steps)"
-    assert lines[3].startswith("  10  default of rootflow.train.trainer.Trainer (")
+    assert lines[3].startswith("  50  default of rootflow.train.trainer.Trainer (")
     assert lines[4:] == ["  5   conf/trainer/mine.yaml:2  <- holds"]
 
 

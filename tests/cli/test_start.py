@@ -36,7 +36,17 @@ def imported_by(arguments: list[str], folder: Path) -> set[str]:
         (["list", "optimizer", "adamw"], ("hydra", "omegaconf")),
         (["train", "--help"], ("hydra", "omegaconf")),
         (["train", "--cfg", "job"], ()),
-        (["config", "model=resnet", "dataset=cifar", "optimizer=sgd", "scheduler=one_cycle_lr"], ()),
+        (
+            [
+                "config",
+                "model=resnet",
+                "dataset=cifar",
+                "optimizer=sgd",
+                "scheduler=one_cycle_lr",
+                "epochs=9",
+            ],
+            (),
+        ),
     ],
 )
 def test_commands_that_do_not_train_import_nothing_heavy(

@@ -98,10 +98,11 @@ def test_the_choice_of_a_group_has_a_place(layered: Path) -> None:
 def test_differences_are_those_keys_that_are_not_as_by_default(project: Path) -> None:
     overrides = ["scheduler=constant", "seed=3"]
     with open_composer() as composer:
-        found = differences(composer.compose([]), composer.compose(overrides), composer.origins(overrides))
+        default = composer.compose(["scheduler=linear"])
+        found = differences(default, composer.compose(overrides), composer.origins(overrides))
     shipped = shipped_folder("conf")
     assert found == [
         Difference("scheduler.shape", "linear", "constant", f"{shipped}/scheduler/constant.yaml:3"),
-        Difference("scheduler.warmup", "5%", "0 steps", f"{shipped}/scheduler/constant.yaml:4"),
+        Difference("scheduler.warmup", "auto", "0 steps", f"{shipped}/scheduler/constant.yaml:4"),
         Difference("seed", 0, 3, "command line"),
     ]

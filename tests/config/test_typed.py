@@ -358,7 +358,7 @@ def test_what_a_component_leaves_out_comes_back_with_its_default() -> None:
             "root": None,
             "download": True,
             "split": {"val_frac": 0.2, "test_frac": 0.2, "seed": 0},
-            "augment": {"flip": "alternating", "translate": 4, "cutout": 0},
+            "augment": {"flip": "alternating", "translate": 4, "cutout": 0, "mixup": 0.0, "cutmix": 0.0},
         }
     }
 

@@ -142,6 +142,17 @@ def test_augmentation_that_does_nothing_is_allowed_for_any_inputs() -> None:
     Preprocess(augment=Augment())(torch.zeros(4, 7), index=INDEX[:4], epoch=0)
 
 
+def test_only_what_varies_from_epoch_to_epoch_is_not_fixed() -> None:
+    def preprocess(augment: Augment | None) -> Preprocess:
+        return Preprocess(augment=augment, num_classes=3)
+
+    assert [preprocess(a).is_fixed for a in (None, Augment(), Augment(mixup=0.1))] == [True] * 3
+    varied = Augment(flip="random"), Augment(translate=1), Augment(cutout=1)
+    assert [preprocess(a).is_fixed for a in varied] == [False] * 3
+    mixes = [preprocess(a).mix is not None for a in (Augment(), Augment(mixup=0.1), Augment(cutmix=0.1))]
+    assert mixes == [False, True, True]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_a_gpu_augments_like_the_cpu() -> None:

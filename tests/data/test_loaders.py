@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import random
 import subprocess
 import sys
 import time
+from collections import UserDict
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, get_worker_info
 
 from rootflow.data.augment import Augment, Preprocess
 from rootflow.data.loaders import (
     DatasetLoader,
     LoaderSettings,
     TensorLoader,
+    as_loader,
     build_loader,
     count_usable_cores,
     find_num_workers,
@@ -197,27 +201,83 @@ class Listed(Dataset[Any]):
         return self.samples[index]
 
 
-def test_samples_of_many_kinds_become_inputs_and_targets() -> None:
-    x = torch.ones(2)
-    cases: list[tuple[Any, Any]] = [
-        ((x,), None),
-        ((x, 3), [3, 3]),
-        ((x, None), None),
-        ((x, 3, 0.5), ([3, 3], [0.5, 0.5])),
-        ({"image": x, "label": 3}, [3, 3]),
+class Pair(NamedTuple):
+    image: Any
+    label: Any
+
+
+def plain(batch: Any) -> Any:
+    """Tensors as lists, for `==`."""
+    if isinstance(batch, Tensor):
+        return batch.tolist()
+    if isinstance(batch, dict):
+        return {key: plain(value) for key, value in batch.items()}
+    if isinstance(batch, Pair):
+        return Pair(*map(plain, batch))
+    return type(batch)(map(plain, batch)) if isinstance(batch, tuple | list) else batch
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("sample", "expected"),
+    [
+        ((7,), ([7, 7],)),
+        ((7, 3), ([7, 7], [3, 3])),
+        ([7, 3], ([7, 7], [3, 3])),
+        ((7, None), ([7, 7], None)),
+        ((7, 3, 0.5), ([7, 7], [3, 3], [0.5, 0.5])),
+        (({"a": 7}, (1, 2)), ({"a": [7, 7]}, [[1, 1], [2, 2]])),
+        (7, [7, 7]),
+        ({"image": 7, "label": 3}, {"image": [7, 7], "label": [3, 3]}),
+        ({"image": 7, "label": None}, {"image": [7, 7], "label": None}),
+        ({"a": 7, "b": 1.0, "y": 0}, {"a": [7, 7], "b": [1.0, 1.0], "y": [0, 0]}),
+        ({"text": "x"}, {"text": ["x", "x"]}),
+        (Pair(7, 3), Pair([7, 7], [3, 3])),
+    ],
+)
+def test_a_batch_has_the_structure_of_a_sample(sample: Any, expected: Any, workers: int) -> None:
+    (batch,) = loader(Listed([sample] * 2), batch_size=2, workers=workers)
+    assert plain(batch) == expected
+    assert type(batch) is type(expected) or isinstance(batch, Tensor)
+
+
+@pytest.mark.parametrize("num_tensors", [1, 2, 3])
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_batch_of_tensors_has_as_many_as_the_data_set(num_tensors: int, resident: bool) -> None:
+    made = build_loader(
+        TensorDataset(*[torch.arange(4) + 10 * i for i in range(num_tensors)]),
+        batch_size=2,
+        device=CPU,
+        is_train=False,
+        settings=LoaderSettings(resident=resident),
+    )
+    assert plain(list(made)) == [
+        tuple([10 * i + start, 10 * i + start + 1] for i in range(num_tensors)) for start in (0, 2)
     ]
-    for sample, expected in cases:
-        ((inputs, found),) = loader(Listed([sample] * 2), batch_size=2)
-        assert inputs.shape == (2, 2)
-        listed = tuple(t.tolist() for t in found) if isinstance(found, tuple) else found
-        assert (listed.tolist() if isinstance(listed, Tensor) else listed) == expected
 
 
-def test_inputs_may_be_a_mapping() -> None:
-    ((inputs, found),) = loader(Listed([{"a": torch.ones(2), "b": 1.0, "y": 0}] * 3), batch_size=3)
-    assert inputs["a"].shape == (3, 2)
-    assert inputs["b"].shape == (3,)
-    assert found.tolist() == [0, 0, 0]
+def negative(inputs: Tensor, *, index: Tensor, epoch: int) -> Tensor:
+    return -inputs
+
+
+@pytest.mark.parametrize(
+    ("sample", "expected"),
+    [
+        ((7,), ([-7, -7],)),
+        ((7, 3), ([-7, -7], [3, 3])),
+        ((7, None), ([-7, -7], None)),
+        ((7, 3, 5), ([-7, -7], [3, 3], [5, 5])),
+        (7, [-7, -7]),
+        ({"label": 3, "image": 7}, {"label": [3, 3], "image": [-7, -7]}),
+        ({"image": 7}, {"image": [-7, -7]}),
+        ({"a": 7, "b": 1, "y": 0}, {"a": [7, 7], "b": [1, 1], "y": [0, 0]}),
+        (({"a": 7}, 3), ({"a": [7, 7]}, [3, 3])),
+        (Pair(7, 3), Pair([-7, -7], [3, 3])),
+    ],
+)
+def test_the_transform_gets_the_inputs_wherever_they_are(sample: Any, expected: Any) -> None:
+    (batch,) = loader(Listed([sample] * 2), batch_size=2, transform=negative)
+    assert plain(batch) == expected
 
 
 def test_tensor_data_sets_are_indexed_and_others_read() -> None:
@@ -225,7 +285,7 @@ def test_tensor_data_sets_are_indexed_and_others_read() -> None:
     assert isinstance(loader(Subset(numbers(), [1, 2, 3])), TensorLoader)
     assert isinstance(loader(Noisy()), DatasetLoader)
     assert targets(loader(Subset(numbers(), [5, 1]), is_train=False)) == [[5, 1]]
-    assert [t for _, t in loader(TensorDataset(torch.ones(8, 1)))] == [None, None]
+    assert [len(batch) for batch in loader(TensorDataset(torch.ones(8, 1)))] == [1, 1]
 
 
 def test_an_empty_data_set_is_refused() -> None:
@@ -290,6 +350,255 @@ def test_batches_are_the_same_whether_data_lies_on_the_device_or_not() -> None:
     assert read(True) == read(False)
 
 
+def test_a_loader_of_ours_tells_its_size_and_has_nothing_to_save(dataset: Any) -> None:
+    train = loader(dataset)
+    assert (train.num_batches, train.batch_size) == (5, 4)
+    assert train.generators == []
+    assert train.inexact_reason() is None
+    train.close()
+
+
+def test_resident_inputs_are_normalised_once_and_to_the_same_bits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (24, 3, 7, 5), dtype=torch.uint8, generator=generator)
+    table = 1e3 * torch.randn(24, 3, generator=generator, dtype=torch.float64)
+    for inputs in (images, table):
+        made = TensorDataset(inputs, torch.arange(24))
+        transform = Preprocess((0.1, 0.2, 0.3), (0.7, 0.6, 1.1))
+        whole, parts = (
+            list(loader_of(made, resident, transform=Counted(transform))) for resident in (True, False)
+        )
+        assert all(torch.equal(x, x_part) for (x, _), (x_part, _) in zip(whole, parts, strict=True))
+
+
+class Counted:
+    """A transform that is fixed, and counts how often it is asked."""
+
+    is_fixed = True
+
+    def __init__(self, transform: Any = negative) -> None:
+        self.transform = transform
+        self.num_calls = 0
+
+    def __call__(self, inputs: Tensor, *, index: Tensor, epoch: int) -> Tensor:
+        self.num_calls += 1
+        changed: Tensor = self.transform(inputs, index=index, epoch=epoch)
+        return changed
+
+
+def loader_of(dataset: Any, resident: bool, **more: Any) -> Any:
+    settings = LoaderSettings(resident=resident, num_workers=0)
+    return build_loader(dataset, batch_size=4, device=CPU, is_train=True, settings=settings, **more)
+
+
+def test_a_fixed_transform_is_asked_once_for_resident_data_unless_there_is_much_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def count(resident: bool) -> int:
+        counted = Counted()
+        batches = list(loader_of(numbers(), resident, transform=counted))
+        assert all(torch.equal(x[:, 0], -y.float()) for x, y in batches)
+        return counted.num_calls
+
+    assert count(resident=True) == 1
+    assert count(resident=False) == 5
+    monkeypatch.setattr("rootflow.data.loaders._TRANSFORMED_BYTES", 23 * 4 - 1)
+    assert count(resident=True) == 5
+
+
+def test_transforming_all_at_once_leaves_the_data_set_as_it_was() -> None:
+    made = numbers()
+    loader(made, transform=Counted())
+    assert torch.equal(made.tensors[0], numbers().tensors[0])
+
+
+class Stream(IterableDataset[Any]):
+    """Samples 0 .. 9, with noise from the global generators."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for index in range(10):
+            yield torch.rand(2), index
+
+
+class SharedStream(Stream):
+    """Shares its samples out among workers."""
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        assert info is not None
+        yield from itertools.islice(super().__iter__(), info.id, None, info.num_workers)
+
+
+def samples() -> Iterator[Any]:
+    yield from ((torch.tensor([float(index)]), index) for index in range(10))
+
+
+class OwnLoader:
+    """Batches, without a length."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(torch.zeros(3), torch.tensor([0, 1, 2])), (torch.zeros(1), torch.tensor([3]))])
+
+
+class Indexed:
+    """A data set that knows nothing of torch's."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> Any:
+        return [float(index)], index
+
+
+def load(data: Any, *, is_train: bool = True, **more: Any) -> Any:
+    return as_loader(data, batch_size=4, device=CPU, is_train=is_train, **more)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        numbers(10),
+        Indexed(),
+        [(torch.zeros(2), index) for index in range(10)],
+        (torch.zeros(10, 2), torch.arange(10)),
+    ],
+    ids=["TensorDataset", "own class", "list", "tuple of tensors"],
+)
+def test_data_that_can_be_indexed_is_shuffled_by_us(data: Any) -> None:
+    train, wanted = load(data, seed=3), loader(numbers(10), seed=3)
+    assert isinstance(train, TensorLoader | DatasetLoader)
+    assert targets(train) == targets(wanted)
+    assert list(chain(*targets(load(data, is_train=False)))) == list(range(10))
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+@pytest.mark.parametrize("data", [Stream(), samples, functools.partial(samples)])
+def test_a_stream_is_stacked_in_its_order_up_to_the_last_sample(data: Any, is_train: bool) -> None:
+    stream = load(data, is_train=is_train)
+    assert (stream.num_batches, stream.batch_size) == (None, 4)
+    for _ in range(2):
+        assert targets(stream) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert type(next(iter(stream))) is tuple
+    stream.close()
+
+
+def test_a_stream_moves_no_generator_but_by_its_own_draws() -> None:
+    before = torch.get_rng_state()
+    list(load(samples))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_stream_with_a_length_tells_its_batches() -> None:
+    class Sized(Stream):
+        def __len__(self) -> int:
+            return 10
+
+    assert load(Sized()).num_batches == 3
+
+
+def test_a_stream_that_shares_itself_out_may_have_workers() -> None:
+    stream = load(SharedStream(), settings=LoaderSettings(num_workers=2))
+    assert targets(stream) == [[0, 2, 4, 6], [1, 3, 5, 7], [8], [9]]
+
+
+def test_batches_of_other_loaders_are_taken_as_they_are() -> None:
+    theirs = DataLoader(numbers(10), batch_size=3, drop_last=True)
+    assert [targets(load(theirs)), targets(load(theirs))] == [[[0, 1, 2], [3, 4, 5], [6, 7, 8]]] * 2
+    assert (load(theirs).num_batches, load(theirs).batch_size) == (3, 3)
+    assert [targets(load(OwnLoader())), targets(load(OwnLoader()))] == [[[0, 1, 2], [3]]] * 2
+    assert (load(OwnLoader()).num_batches, load(OwnLoader()).batch_size) == (None, None)
+
+
+def test_a_loader_of_ours_is_returned_as_it_is() -> None:
+    for ours in (load(numbers()), load(Indexed()), load(samples)):
+        assert load(ours) is ours
+
+
+@pytest.mark.parametrize("make", [lambda: iter(OwnLoader()), lambda: (batch for batch in OwnLoader())])
+def test_an_iterator_of_batches_is_good_for_one_pass(make: Any) -> None:
+    once = load(make())
+    assert targets(once) == [[0, 1, 2], [3]]
+    with pytest.raises(
+        DataError, match=r"an iterator \((list_iterator|generator)\), .* only once. Give .* function"
+    ):
+        iter(once)
+    assert "an iterator" in once.inexact_reason()
+
+
+def test_a_batch_whose_inputs_are_no_one_tensor_is_handed_on_as_it_is() -> None:
+    batch = UserDict(a=torch.ones(2), b=torch.ones(2), y=torch.zeros(2))
+    assert [passed is batch for passed in load(iter([batch]), transform=negative)] == [True]
+
+
+def test_the_transform_of_a_stream_knows_a_sample_by_its_place_in_the_pass() -> None:
+    seen: list[tuple[list[int], int]] = []
+
+    def note(inputs: Tensor, *, index: Tensor, epoch: int) -> Tensor:
+        seen.append((index.tolist(), epoch))
+        return -inputs
+
+    stream = load(samples, transform=note)
+    stream.set_epoch(7, start_batch=1)
+    assert [x[:, 0].tolist() for x, _ in stream] == [[-4.0, -5.0, -6.0, -7.0], [-8.0, -9.0]]
+    assert seen == [([4, 5, 6, 7], 7), ([8, 9], 7)]
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (None, "the data is NoneType; it must be a data set"),
+        (3, "the data is int; it must be"),
+        ("digits", "the data is str; it must be"),
+        ({"train": [1, 2]}, "the data is dict; it must be"),
+        (((1, 2), (3, 4)), "the data is tuple; it must be"),
+        (Stream, "the data is the class Stream; it must be"),
+        (targets, "the data is function; it must be .* a function that takes nothing"),
+        ((torch.zeros(3), torch.zeros(4)), "the data is tensors of 3, 4 samples; all must have as many"),
+        ((torch.zeros(3), torch.tensor(4)), "the data is tensors of 3, 0 samples"),
+        ([], "0 samples"),
+    ],
+)
+def test_what_is_no_data_is_refused_with_what_is_allowed(data: Any, problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        load(data)
+
+
+def test_a_function_that_returns_no_samples_is_named() -> None:
+    def nothing() -> None:
+        pass
+
+    with pytest.raises(DataError, match=r"nothing\(\) returned NoneType; .* an iterator of samples"):
+        list(load(nothing))
+
+
+def mixing(**augment: Any) -> Preprocess:
+    return Preprocess(augment=Augment(**augment), seed=3, num_classes=23)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_resumed_epoch_is_mixed_like_a_whole_one(dataset: Any, resident: bool) -> None:
+    train = loader_of(dataset, resident, transform=mixing(mixup=0.4))
+    train.set_epoch(2)
+    whole = list(train)
+    train.set_epoch(2, start_batch=2)
+    rest = list(train)
+    assert [plain(batch) for batch in rest] == [plain(batch) for batch in whole[2:]]
+    assert len({float(y.max()) for _, y in whole}) == 5  # each batch keeps a share of its own
+
+
+def test_batches_are_mixed_alike_wherever_they_come_from() -> None:
+    def read(data: Any, resident: bool = True) -> Any:
+        transform = mixing(mixup=0.4, cutmix=1.0, flip="random", translate=1)
+        return [plain(batch) for batch in loader_of(data, resident, transform=transform)]
+
+    images = TensorDataset(
+        torch.rand(23, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(23)
+    )
+    expected = read(images)
+    assert read(images, resident=False) == expected
+    assert read([images[index] for index in range(23)]) == expected
+
+
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("resident", [True, False])
@@ -305,13 +614,23 @@ def test_a_gpu_gets_the_batches_that_the_cpu_gets(dataset: Any, resident: bool) 
         assert torch.equal(y.cpu(), y_cpu)
 
 
+MIXES: list[dict[str, float]] = [{}, {"mixup": 0.2}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}]
+
+
 @pytest.mark.gpu
 @needs_gpu
-def test_a_resident_pass_never_waits_for_the_gpu() -> None:
+@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_pass_never_waits_for_the_gpu(resident: bool, mix: dict[str, float]) -> None:
     images = TensorDataset(torch.zeros(512, 3, 8, 8, dtype=torch.uint8), torch.zeros(512).long())
-    transform = Preprocess((0.5,) * 3, (0.2,) * 3, augment=Augment(flip="alternating", translate=2, cutout=3))
+    augment = Augment(flip="alternating", translate=2, cutout=3, **mix)
     train = build_loader(
-        images, batch_size=64, device=torch.device("cuda"), is_train=True, transform=transform
+        images,
+        batch_size=64,
+        device=torch.device("cuda"),
+        is_train=True,
+        transform=Preprocess((0.5,) * 3, (0.2,) * 3, augment=augment, num_classes=10),
+        settings=LoaderSettings(resident=resident),
     )
     list(train)
     torch.cuda.set_sync_debug_mode("error")
@@ -319,3 +638,28 @@ def test_a_resident_pass_never_waits_for_the_gpu() -> None:
         list(train)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("data", [Noisy(), Stream(), DataLoader(numbers(4096), batch_size=64)])
+def test_batches_from_the_host_are_copied_without_waiting_and_are_not_written_over(data: Any) -> None:
+    cuda = torch.device("cuda")
+    torch.manual_seed(0)
+    expected = [plain(batch) for batch in as_loader(data, batch_size=4, device=CPU, is_train=False)]
+    on_gpu = as_loader(data, batch_size=4, device=cuda, is_train=False)
+    torch.manual_seed(0)
+    busy = torch.randn(2048, 2048, device=cuda)
+    list(on_gpu)
+    torch.manual_seed(0)
+    torch.cuda.set_sync_debug_mode("error")
+    kept = []
+    try:
+        for x, y in on_gpu:
+            for _ in range(5):
+                busy = busy @ busy  # the device lags behind the host, which goes on copying
+            kept.append((x * 1, y * 1))
+            del x, y
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [plain(batch) for batch in kept] == [tuple(batch) for batch in expected]

@@ -16,6 +16,7 @@ from rootflow.data.samples import (
     find_targets,
     inputs_and_targets,
     read_classes,
+    with_inputs_and_targets,
 )
 from rootflow.errors import DataError
 
@@ -50,6 +51,30 @@ class Letters(Dataset[Any]):
 )
 def test_a_sample_falls_into_inputs_and_targets(sample: Any, expected: Any) -> None:
     assert inputs_and_targets(sample) == expected
+
+
+@pytest.mark.parametrize(
+    ("sample", "expected"),
+    [
+        (("x",), ("X",)),
+        (("x", "y"), ("X", "yy")),
+        (["x", "y"], ["X", "yy"]),
+        (("x", "y", "w"), ("X", "yy", "ww")),
+        ("x", "X"),
+        ({"image": "x", "label": "y"}, {"image": "X", "label": "yy"}),
+        ({"label": "y", "a": "x", "b": "x"}, {"label": "yy", "a": "X", "b": "X"}),
+        ({"pixels": "x"}, {"pixels": "X"}),
+    ],
+)
+def test_other_inputs_and_targets_take_the_places_of_the_first(sample: Any, expected: Any) -> None:
+    inputs, targets = inputs_and_targets(sample)
+    inputs = (
+        {key: value.upper() for key, value in inputs.items()} if isinstance(inputs, dict) else inputs.upper()
+    )
+    doubled = tuple(t * 2 for t in targets) if isinstance(targets, tuple) else targets and targets * 2
+    changed = with_inputs_and_targets(sample, inputs, doubled)
+    assert changed == expected
+    assert list(changed) == list(expected)
 
 
 def test_targets_are_found_without_loading_samples() -> None:

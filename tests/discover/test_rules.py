@@ -8,11 +8,11 @@ from torch import nn
 
 from rootflow.discover import threads
 from rootflow.discover.batch_size import find_batch_size
-from rootflow.discover.epochs import find_max_epochs
 from rootflow.discover.learning_rate import find_lr
 from rootflow.discover.settings import DiscoverSettings
 from rootflow.discover.threads import count_operations, find_num_threads
 from rootflow.errors import ConfigError
+from rootflow.train.objective import Objective
 
 SETTINGS = DiscoverSettings()
 
@@ -39,11 +39,6 @@ def test_the_batch_size_leaves_enough_updates_in_an_epoch(num_samples: int, devi
 def test_the_batch_size_obeys_its_bound() -> None:
     assert find_batch_size(45_000, "cuda", DiscoverSettings(max_batch_size=64)).value == 64
     assert find_batch_size(45_000, "cpu", DiscoverSettings(max_batch_size_on_cpu=32)).value == 32
-
-
-@pytest.mark.parametrize(("updates", "epochs"), [(1, 40), (80, 40), (1000, 20), (10_000, 10)])
-def test_the_number_of_epochs_is_between_its_bounds(updates: int, epochs: int) -> None:
-    assert find_max_epochs(updates, SETTINGS).value == epochs
 
 
 @pytest.mark.parametrize(
@@ -76,7 +71,7 @@ def test_an_optimizer_without_rule_and_default_needs_a_number() -> None:
 
 
 def test_operations_are_counted_as_on_paper() -> None:
-    linear, conv = nn.Linear(20, 30), nn.Conv2d(3, 8, 3, padding=1)
+    linear, conv = Objective(nn.Linear(20, 30)), Objective(nn.Conv2d(3, 8, 3, padding=1))
     assert count_operations(linear, torch.zeros(5, 20)) == 2 * 5 * 20 * 30
     assert count_operations(conv, torch.zeros(2, 3, 10, 10)) == 2 * 2 * 100 * 8 * 27
 
@@ -84,10 +79,10 @@ def test_operations_are_counted_as_on_paper() -> None:
 def test_small_updates_get_one_thread_and_large_ones_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads, "count_usable_cores", lambda: 4)
-    assert find_num_threads(nn.Linear(64, 10), torch.zeros(16, 64)).value == 1
-    assert find_num_threads(nn.Linear(4096, 4096), torch.zeros(64, 4096)).value == 4
+    assert find_num_threads(Objective(nn.Linear(64, 10)), torch.zeros(16, 64)).value == 1
+    assert find_num_threads(Objective(nn.Linear(4096, 4096)), torch.zeros(64, 4096)).value == 4
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert find_num_threads(nn.Linear(4096, 4096), torch.zeros(64, 4096)).value == 2
+    assert find_num_threads(Objective(nn.Linear(4096, 4096)), torch.zeros(64, 4096)).value == 2
 
 
 def test_counting_leaves_model_and_generators_as_they_were() -> None:
@@ -96,7 +91,7 @@ def test_counting_leaves_model_and_generators_as_they_were() -> None:
     model[1].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    count_operations(model, torch.randn(8, 4, generator=torch.Generator()))
+    count_operations(Objective(model), torch.randn(8, 4, generator=torch.Generator()))
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert [module.training for module in model] == [True, False, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import yaml
 from torch import Tensor, nn
 
 from rootflow.errors import ConfigError
-from rootflow.optim.build_optimizer import build_optimizer
+from rootflow.optim.build_optimizer import build_optimizer, groups_of, make_optimizer
+from rootflow.optim.parameter_groups import Group
 from rootflow.registry import find_component
 
 CONF = Path(__file__).parents[2] / "conf" / "optimizer"
@@ -179,3 +181,88 @@ def test_what_an_optimizer_refuses_is_a_mistake_in_the_config(optimizer, setting
 def test_a_model_without_trainable_parameters_is_refused() -> None:
     with pytest.raises(ConfigError, match="empty parameter list"):
         build_optimizer(torch.optim.SGD, nn.ReLU(), {"lr": 0.1})
+
+
+def test_a_function_that_returns_no_optimizer_is_told() -> None:
+    with pytest.raises(
+        ConfigError, match=r"forgetful returned None; it must return a torch\.optim\.Optimizer"
+    ):
+        build_optimizer(forgetful, make_model(), {})
+
+
+def forgetful(parameters: Any) -> None:
+    torch.optim.SGD(parameters, lr=0.1)
+
+
+def test_an_optimizer_that_is_built_is_returned_as_it_is_if_it_holds_some_of_the_model() -> None:
+    model, other = make_model(), make_model()
+    for parameters in (model.parameters(), [model[0].weight], [other[0].weight, model[3].bias]):
+        given = torch.optim.SGD(parameters, lr=0.1)
+        assert make_optimizer(given, model) is given
+
+
+def test_an_optimizer_of_another_model_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match="the Adam holds no parameter of this model, and would train nothing"
+    ):
+        make_optimizer(torch.optim.Adam(make_model().parameters()), make_model())
+
+
+def layerwise(model: nn.Module, lr: float = 0.7) -> torch.optim.Optimizer:
+    return torch.optim.SGD([{"params": layer.parameters()} for layer in (model[0], model[3])], lr=lr)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "name", "lr", "decays"),
+    [
+        (torch.optim.AdamW, "AdamW", 1e-3, [0.01, 0.0]),
+        (functools.partial(torch.optim.AdamW, lr=0.2, weight_decay=0.3), "AdamW", 0.2, [0.3, 0.0]),
+        (lambda parameters: torch.optim.SGD(parameters, lr=0.3), "SGD", 0.3, [0]),
+        (layerwise, "SGD", 0.7, [0, 0]),
+        ("AdamW", "AdamW", 1e-3, [0.01, 0.0]),
+        ("adamw", "AdamW", 1e-3, [0.01, 0.0]),  # the option; its lr is auto
+        ("sgd", "SGD", 1e-3, [5e-4, 0.0]),
+        ("muon", "MuonWithAdamW", 1e-3, [0.1, 0.1, 0.0]),
+        ({"name": "SGD", "lr": 0.2, "weight_decay": 0.1}, "SGD", 0.2, [0.1, 0.0]),
+        ({"_target_": "torch.optim.Adam", "lr": "auto", "betas": [0.5, 0.9]}, "Adam", 1e-3, [0]),
+        ({"name": "SGD", "lr": 0.2, "groups": {"0.*": {"lr_scale": 2.0}}}, "SGD", 0.2, [0, 0]),
+    ],
+)
+def test_an_optimizer_is_made_of_what_stands_for_one(
+    optimizer: Any, name: str, lr: float, decays: Any
+) -> None:
+    made = make_optimizer(optimizer, make_model())
+    assert (type(made).__name__, made.param_groups[0]["lr"]) == (name, lr)
+    assert [group["weight_decay"] for group in made.param_groups] == decays
+
+
+def test_groups_are_those_that_a_node_says() -> None:
+    assert groups_of({"name": "SGD", "groups": {"0.*": {"unfreeze_at": 2}}}) == {"0.*": Group(unfreeze_at=2)}
+    for other in ("sgd", torch.optim.SGD, torch.optim.SGD(make_model().parameters())):
+        assert groups_of(other) == {}
+
+
+def test_values_of_a_node_have_the_types_that_are_declared() -> None:
+    made = make_optimizer({"name": "Adam", "betas": [0.5, 0.9]}, make_model())
+    assert made.param_groups[0]["betas"] == (0.5, 0.9)
+    assert type(made.param_groups[0]["betas"]) is tuple
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "told"),
+    [
+        ("adamm", r"optimizer\.name is 'adamm', which is not registered\. Did you mean 'Adam"),
+        ({"lr": 0.1}, "names no component; add `name` or `_target_`"),
+        (3, "optimizer is 3; it must be one that is built, a class or function"),
+        (functools.partial(torch.optim.SGD, [1]), "with arguments by name"),
+        ({"name": "SGD", "lr": -1.0}, "Invalid learning rate: -1.0"),
+        ({"name": "SGD", "groups": {"0.*": {"lr_scal": 2.0}}}, r"optimizer\.groups: .* argument 'lr_scal'"),
+        (
+            {"name": "SGD", "groups": {"0.*": {"frozen": True, "freeze_at": 2}}},
+            r"optimizer\.groups: frozen is for good; leave out unfreeze_at and freeze_at",
+        ),
+    ],
+)
+def test_what_stands_for_no_optimizer_is_told(optimizer: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        make_optimizer(optimizer, make_model())

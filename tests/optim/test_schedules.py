@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from rootflow.errors import ConfigError
 from rootflow.optim.intervals import interval_of
-from rootflow.optim.schedules import Schedule, WarmupDecay, chained, scheduler_facts
+from rootflow.optim.schedules import Along, Schedule, WarmupDecay, chained, scheduler_facts
 from rootflow.registry import find_component
 
 CONF = Path(__file__).parents[2] / "conf" / "scheduler"
 
 
 def make_optimizer(lr: float = 1.0) -> SGD:
-    return SGD([torch.nn.Parameter(torch.ones(1))], lr=lr, momentum=0.9)
+    return SGD([torch.nn.Parameter(torch.ones(1))], lr=lr, momentum=0.9, weight_decay=0.1)
 
 
 def trace(scheduler: LRScheduler, num_steps: int) -> list[float]:
@@ -104,6 +105,44 @@ def test_the_learning_rate_of_every_update_is_as_worked_out_by_hand(settings, go
     assert trace(scheduler, 10) == pytest.approx(golden)
 
 
+def before_this_class(
+    step: int, num_steps: int, *, shape: str, rise: float, fall: float, final: float
+) -> float:
+    """The factor of an update as `LambdaLR` had it until 0.4: the same numbers, bit for bit."""
+    progress = (step + 0.5) / num_steps
+    warmup_frac, decay_frac = rise / num_steps, fall / num_steps
+    if progress < warmup_frac:
+        return 1.0 * progress / warmup_frac
+    decay_start = max(warmup_frac, 1 - decay_frac)
+    if progress <= decay_start:
+        return 1.0
+    decayed = (progress - decay_start) / (1 - decay_start)
+    remaining = {
+        "constant": 1.0,
+        "linear": 1 - decayed,
+        "cosine": (1 + math.cos(math.pi * decayed)) / 2,
+        "one_minus_sqrt": 1 - math.sqrt(decayed),
+    }[shape]
+    return final + (1.0 - final) * remaining
+
+
+@pytest.mark.parametrize("num_steps", [1, 7, 100, 391])
+@pytest.mark.parametrize("shape", ["linear", "cosine", "one_minus_sqrt", "constant"])
+@pytest.mark.parametrize(("decay", "final"), [("100%", 0.0), ("20%", 0.1)])
+def test_of_a_known_length_no_bit_has_changed(shape: Any, num_steps: int, decay: str, final: float) -> None:
+    scheduler = WarmupDecay(
+        make_optimizer(0.3), num_steps, steps_per_epoch=7, shape=shape, decay=decay, final_frac=final
+    )
+    rise, fall = 5 * num_steps / 100, int(decay[:-1]) * num_steps / 100
+    if shape == "constant":
+        fall = 0.0
+    expected = [
+        0.3 * before_this_class(i, num_steps, shape=shape, rise=rise, fall=fall, final=final)
+        for i in range(num_steps)
+    ]
+    assert trace(scheduler, num_steps) == expected
+
+
 @pytest.mark.parametrize(
     ("warmup", "golden"),
     [
@@ -112,28 +151,63 @@ def test_the_learning_rate_of_every_update_is_as_worked_out_by_hand(settings, go
         ("1 epoch", [0.125, 0.375, 0.625, 0.875, 1, 1]),
     ],
 )
-def test_a_constant_rate_needs_no_length_of_the_training(warmup: str, golden: list[float]) -> None:
-    scheduler = WarmupDecay(make_optimizer(), None, steps_per_epoch=4, shape="constant", warmup=warmup)
+@pytest.mark.parametrize("shape", ["constant", "linear", "auto"])
+def test_without_a_length_the_rate_rises_and_stays(shape: Any, warmup: str, golden: list[float]) -> None:
+    scheduler = WarmupDecay(make_optimizer(), None, steps_per_epoch=4, shape=shape, warmup=warmup)
     assert trace(scheduler, 6) == pytest.approx(golden)
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
-    [
-        (
-            {"shape": "constant"},
-            r"scheduler\.warmup is '5%', a share of the training, whose length is not known",
-        ),
-        (
-            {"warmup": "1 step"},
-            r"scheduler\.shape is 'linear', which falls until the end .* scheduler=constant",
-        ),
-        ({"warmup": "5 min"}, r"scheduler\.shape is 'linear'"),
-    ],
+    ("steps_per_epoch", "rise"), [(1, 5), (30, 150), (40, 200), (100, 200), (300, 300), (None, 200)]
 )
-def test_what_needs_the_length_is_refused_without_it(settings, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
-        WarmupDecay(make_optimizer(), None, steps_per_epoch=4, **settings)
+def test_without_a_length_the_warm_up_is_of_some_updates_and_epochs(
+    steps_per_epoch: int | None, rise: int
+) -> None:
+    scheduler = WarmupDecay(make_optimizer(), None, steps_per_epoch=steps_per_epoch)
+    rates = trace(scheduler, rise + 1)
+    assert rates[0] == pytest.approx(0.5 / rise)
+    assert rates[-2:] == [pytest.approx((rise - 0.5) / rise), 1.0]
+
+
+@pytest.mark.parametrize("steps_per_epoch", [4, None])
+def test_a_share_of_no_length_is_refused(steps_per_epoch: int | None) -> None:
+    with pytest.raises(
+        ConfigError, match=r"scheduler\.warmup is '5%', a share of the training, whose length is not known"
+    ):
+        WarmupDecay(make_optimizer(), None, steps_per_epoch=steps_per_epoch, warmup="5%")
+
+
+def test_epochs_of_no_length_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"scheduler\.warmup is '1 epoch', but the training data has no length"
+    ):
+        WarmupDecay(make_optimizer(), 10, steps_per_epoch=None, warmup="1 epoch")
+
+
+def test_a_decay_begins_once_and_only_where_it_is_waited_for() -> None:
+    waiting = WarmupDecay(make_optimizer(), None, steps_per_epoch=4)
+    assert waiting.can_begin_decay
+    with pytest.raises(ValueError, match="at least 1 update, not 0"):
+        waiting.begin_decay(0)
+    waiting.begin_decay(3)
+    assert not waiting.can_begin_decay
+    fixed = WarmupDecay(make_optimizer(), 9, steps_per_epoch=4)
+    constant = WarmupDecay(make_optimizer(), None, steps_per_epoch=4, shape="constant")
+    for scheduler in (waiting, fixed, constant):
+        assert not scheduler.can_begin_decay
+        before = scheduler.state_dict()
+        with pytest.raises(ValueError, match="the decay can't begin"):
+            scheduler.begin_decay(3)
+        assert scheduler.state_dict() == before
+
+
+def test_a_decay_ends_at_the_final_rate_and_stays_there() -> None:
+    scheduler = WarmupDecay(
+        make_optimizer(), None, steps_per_epoch=4, warmup="0 steps", shape="linear", final_frac=0.5
+    )
+    trace(scheduler, 3)
+    scheduler.begin_decay(2)
+    assert trace(scheduler, 5) == pytest.approx([0.875, 0.625, 0.5, 0.5, 0.5])
 
 
 def test_a_duration_that_is_none_is_told_with_its_key() -> None:
@@ -158,17 +232,144 @@ def test_every_group_keeps_its_own_peak() -> None:
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.125, 0.025])
 
 
-def test_a_saved_and_loaded_schedule_goes_on() -> None:
-    whole = trace(WarmupDecay(make_optimizer(), 20, steps_per_epoch=4), 20)
+def saved_and_loaded(scheduler: WarmupDecay, make: Callable[[Optimizer], WarmupDecay]) -> WarmupDecay:
+    """Return what a resumed run has, by way of text: a state is whole numbers."""
+    saved = json.loads(json.dumps((scheduler.optimizer.state_dict(), scheduler.state_dict())))
     optimizer = make_optimizer()
-    scheduler = WarmupDecay(optimizer, 20, steps_per_epoch=4)
-    trace(scheduler, 8)
-    saved = copy.deepcopy((optimizer.state_dict(), scheduler.state_dict()))
-    optimizer = make_optimizer()
-    scheduler = WarmupDecay(optimizer, 20, steps_per_epoch=4)
+    resumed = make(optimizer)
     optimizer.load_state_dict(saved[0])
-    scheduler.load_state_dict(saved[1])
-    assert trace(scheduler, 12) == whole[8:]
+    resumed.load_state_dict(saved[1])
+    assert all(type(value) is int for value in resumed.state_dict().values())
+    return resumed
+
+
+ALSO: dict[str, Along] = {
+    "weight_decay": Along(shape="cosine", final=0.1),
+    "momentum": Along(initial=0.9, final=1.1),
+}
+
+
+def make_known(optimizer: Optimizer) -> WarmupDecay:
+    return WarmupDecay(optimizer, 20, steps_per_epoch=4, also=ALSO)
+
+
+def make_open(optimizer: Optimizer) -> WarmupDecay:
+    return WarmupDecay(optimizer, None, steps_per_epoch=4, warmup="5 steps", final_frac=0.01, also=ALSO)
+
+
+@pytest.mark.parametrize("make", [make_known, make_open])
+@pytest.mark.parametrize("begins", [None, 2, 8])
+@pytest.mark.parametrize("stops", [0, 3, 8, 11, 19])
+def test_a_saved_and_loaded_schedule_goes_on_bit_for_bit(
+    make: Callable[[Optimizer], WarmupDecay], begins: int | None, stops: int
+) -> None:
+    def settings(scheduler: WarmupDecay, first: int, end: int) -> list[dict[str, Any]]:
+        found = []
+        for step in range(first, end):
+            if step == begins and scheduler.can_begin_decay:
+                scheduler.begin_decay(7)
+            group = scheduler.optimizer.param_groups[0]
+            found.append({key: group[key] for key in ("lr", "weight_decay", "momentum")})
+            scheduler.optimizer.step()
+            scheduler.step()
+        return found
+
+    whole = settings(make(make_optimizer()), 0, 20)
+    scheduler = make(make_optimizer())
+    settings(scheduler, 0, stops)
+    assert settings(saved_and_loaded(scheduler, make), stops, 20) == whole[stops:]
+
+
+def test_a_longer_training_goes_on_where_it_was_on_its_own_schedule() -> None:
+    def make_longer(optimizer: Optimizer) -> WarmupDecay:
+        return WarmupDecay(optimizer, 40, steps_per_epoch=4)
+
+    scheduler = WarmupDecay(make_optimizer(), 20, steps_per_epoch=4)
+    trace(scheduler, 8)
+    longer = trace(make_longer(make_optimizer()), 40)
+    assert trace(saved_and_loaded(scheduler, make_longer), 32) == longer[8:]
+
+
+def test_a_begun_decay_ends_as_it_began_also_if_the_length_is_given_later() -> None:
+    def make_fixed(optimizer: Optimizer) -> WarmupDecay:
+        return WarmupDecay(optimizer, 30, steps_per_epoch=4, warmup="0 steps")
+
+    scheduler = WarmupDecay(make_optimizer(), None, steps_per_epoch=4, warmup="0 steps")
+    trace(scheduler, 5)
+    scheduler.begin_decay(4)
+    trace(scheduler, 1)
+    resumed = saved_and_loaded(scheduler, make_fixed)
+    assert trace(resumed, 4) == pytest.approx([1 - math.sqrt(n / 8) for n in (3, 5, 7)] + [0.0])
+
+
+def test_a_learning_rate_that_is_a_tensor_stays_that_tensor() -> None:
+    weight = torch.nn.Parameter(torch.ones(1))
+    tensor = torch.tensor(2.0)
+    optimizer = torch.optim.Adam([weight], lr=tensor)
+    scheduler = WarmupDecay(optimizer, 4, steps_per_epoch=4, warmup="0 steps")
+    held = optimizer.param_groups[0]["lr"]
+    assert trace(scheduler, 4) == pytest.approx([1.75, 1.25, 0.75, 0.25])
+    assert optimizer.param_groups[0]["lr"] is held
+    last = scheduler.get_last_lr()[0]
+    assert last is not held
+    assert last == held
+
+
+def test_the_last_rates_are_those_that_the_next_update_uses() -> None:
+    optimizer = make_optimizer()
+    scheduler = WarmupDecay(optimizer, 4, steps_per_epoch=4)
+    trace(scheduler, 2)
+    assert scheduler.get_last_lr() == [group["lr"] for group in optimizer.param_groups]
+
+
+def test_other_settings_change_along_by_factors_on_each_groups_own() -> None:
+    weights = [torch.nn.Parameter(torch.ones(1)) for _ in range(3)]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": weights[:1], "weight_decay": 0.2},
+            {"params": weights[1:2], "weight_decay": 0.4},
+            {"params": weights[2:], "weight_decay": 0.0},
+        ],
+        lr=1.0,
+        betas=(0.8, 0.99),
+    )
+    also = {"weight_decay": Along(final=3.0), "momentum": Along(shape="constant", initial=0.5)}
+    scheduler = WarmupDecay(optimizer, 6, steps_per_epoch=3, warmup="2 steps", decay="2 steps", also=also)
+    decays, betas = [], []
+    for _ in range(6):
+        decays.append([group["weight_decay"] for group in optimizer.param_groups])
+        betas.append(optimizer.param_groups[1]["betas"])
+        optimizer.step()
+        scheduler.step()
+    assert [row[0] for row in decays] == pytest.approx([0.2, 0.2, 0.2, 0.2, 0.3, 0.5])
+    assert [row[1] for row in decays] == pytest.approx([2 * row[0] for row in decays])
+    assert [row[2] for row in decays] == [0.0] * 6
+    assert [pair[0] for pair in betas] == pytest.approx([0.5, 0.7, 0.8, 0.8, 0.8, 0.8])
+    assert {pair[1] for pair in betas} == {0.99}
+
+
+def test_other_settings_of_an_open_training_wait_for_its_decay() -> None:
+    optimizer = SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0, weight_decay=0.5)
+    scheduler = WarmupDecay(
+        optimizer, None, steps_per_epoch=4, warmup="1 step", also={"weight_decay": Along(final=0.0)}
+    )
+    found = []
+    for step in range(6):
+        if step == 3:
+            scheduler.begin_decay(2)
+        found.append(optimizer.param_groups[0]["weight_decay"])
+        optimizer.step()
+        scheduler.step()
+    assert found == pytest.approx([0.5, 0.5, 0.5, 0.375, 0.125, 0.0])
+
+
+def test_a_setting_that_the_optimizer_does_not_have_is_told_with_those_it_has() -> None:
+    with pytest.raises(ConfigError) as caught:
+        WarmupDecay(make_optimizer(), 9, steps_per_epoch=3, also={"weight_dekay": Along()})
+    assert str(caught.value) == (
+        "scheduler.also.weight_dekay: SGD has no such setting that could change. Did you mean 'weight_decay'? It "
+        "has dampening, momentum, weight_decay."
+    )
 
 
 def test_chained_schedulers_multiply() -> None:
@@ -208,6 +409,23 @@ def test_epochs_times_their_updates_cover_the_training() -> None:
 def test_of_an_unknown_length_nothing_is_told() -> None:
     facts = scheduler_facts(WarmupDecay, num_steps=None, steps_per_epoch=10, lr=0.4)
     assert facts.keys() == {"steps_per_epoch", "max_lr", "base_lr"}
+
+
+def test_of_data_of_unknown_length_nothing_is_told_in_epochs() -> None:
+    facts = scheduler_facts(WarmupDecay, num_steps=95, steps_per_epoch=None, lr=0.4)
+    assert facts.keys() == {"total_steps", "total_iters", "T_max", "max_lr", "base_lr"}
+    assert facts["total_steps"] == (95, "updates in the whole training")
+    facts = scheduler_facts(lr_scheduler.LinearLR, num_steps=95, steps_per_epoch=None, lr=0.4)
+    assert facts.keys() == {"max_lr", "base_lr"}
+
+
+def test_what_a_scheduler_is_made_to_count_counts() -> None:
+    def t_max(interval: Any) -> Any:
+        cosine = lr_scheduler.CosineAnnealingLR
+        facts = scheduler_facts(cosine, num_steps=95, steps_per_epoch=10, lr=0.4, interval=interval)
+        return facts.get("T_max", (None,))[0]
+
+    assert [t_max(interval) for interval in ("auto", "step", "epoch", "evaluation")] == [95, 95, 10, None]
 
 
 def test_learning_rates_are_those_of_the_optimizer() -> None:
@@ -256,7 +474,7 @@ def test_every_scheduler_of_torch_has_a_conf_file() -> None:
     # ChainedScheduler takes its optimizer second; `chained` takes it first, as all others do.
     torchs = set(lr_scheduler.__all__) - {"LRScheduler", "ChainedScheduler"}
     assert names == torchs | {"chained", "warmup_decay"}
-    assert len(list(CONF.glob("*.yaml"))) == 15 + 4
+    assert len(list(CONF.glob("*.yaml"))) == 15 + 5
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("*.yaml")))

@@ -32,6 +32,22 @@ def test_smoothing_is_in_the_loss_but_not_in_what_is_measured() -> None:
     assert smooth.measure(logits, targets)["loss"] == plain.measure(logits, targets)["loss"]
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_shares_of_classes_are_targets_of_the_loss_too(label_smoothing: float) -> None:
+    logits, targets, others = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([2, 1, 0] * 2)
+    task = Classification(label_smoothing=label_smoothing)
+    shares = 0.7 * F.one_hot(targets, 3) + 0.3 * F.one_hot(others, 3)
+    expected = 0.7 * task.loss(logits, targets) + 0.3 * task.loss(logits, others)
+    assert task.loss(logits, shares).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_shares_of_other_classes_are_refused_and_shares_are_not_measured() -> None:
+    with pytest.raises(RunError, match=r"outputs have shape \(6, 3\) and the targets \(6, 4\)"):
+        Classification().loss(torch.zeros(6, 3), torch.zeros(6, 4))
+    with pytest.raises(RunError, match=r"outputs have shape \(6, 3\) and the targets \(6, 3\)"):
+        Classification().measure(torch.zeros(6, 3), torch.zeros(6, 3))
+
+
 def test_sums_over_uneven_batches_give_the_exact_means() -> None:
     logits, targets = torch.randn(70, 5), torch.randint(5, (70,))
     task = Classification()

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from rootflow.tracking.metrics_log import MetricsLog, drop_rows_after
+from rootflow.tracking.metrics_log import CutRows, MetricsLog, cut_rows
 
 
 @pytest.fixture
@@ -56,12 +56,19 @@ def test_a_disk_that_is_full_is_an_error_not_a_lost_row():
     log.close()
 
 
-def test_rows_without_a_step_are_kept_when_later_ones_are_dropped(path):
-    path.write_text('{"step": 1}\n{"note": "x"}\nbroken\n{"step": 2}\n{"step": 1}')
-    drop_rows_after(path, 1)
-    assert path.read_text() == '{"step": 1}\n{"note": "x"}\n'
+def test_rows_that_are_cut_off_are_kept_beside(path):
+    path.write_text('{"step": 1}\n{"note": "x"}\nbroken\n{"step": 1}\n{"step": 1}')
+    assert cut_rows(path, 12) == CutRows(path.with_name("metrics.cut-1.jsonl"))
+    assert path.read_text() == '{"step": 1}\n'
+    assert (
+        path.with_name("metrics.cut-1.jsonl").read_text() == '{"note": "x"}\nbroken\n{"step": 1}\n{"step": 1}'
+    )
+    assert cut_rows(path, 0).path == path.with_name("metrics.cut-2.jsonl")
 
 
-def test_there_may_be_nothing_to_drop(path):
-    drop_rows_after(path, 1)
+def test_there_may_be_nothing_to_cut_or_too_little(path):
+    assert cut_rows(path, 3) == CutRows(missing_bytes=3)
     assert not path.exists()
+    path.write_text("{}\n")
+    assert cut_rows(path, 3) == CutRows()
+    assert [other.name for other in path.parent.iterdir()] == ["metrics.jsonl"]

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from rootflow.errors import ConfigError, RunError
+from rootflow.runs.paths import RunPaths
 from rootflow.runs.record import read_run
 from rootflow.tracking import run_folder
 from rootflow.tracking.provenance import Provenance
 from rootflow.tracking.run_folder import RunFolder, create_run_folder
+from rootflow.tracking.run_lock import RunLock
 
 
 def summary_of(folder: RunFolder) -> dict:
@@ -99,7 +101,7 @@ def test_a_folder_is_complete_when_it_is_made(create_run):
     assert record.summary["versions"] == {"python": "3"}
     assert run.config_yaml.read_text() == "seed: 1\n"
     assert sorted(path.name for path in run.path.iterdir()) == [
-        "config.yaml", "metrics.jsonl", "output.log", "run.json", "run.lock",
+        "config.yaml", "metrics.jsonl", "output.log", "run.json", "run.lock", "timing.jsonl",
     ]  # fmt: skip
 
 
@@ -249,22 +251,30 @@ with run:
     assert read_run(folder).status == "finished"
 
 
-def test_resuming_drops_later_rows_and_a_torn_line_and_goes_on(create_run):
+def test_resuming_cuts_what_came_after_the_checkpoint_and_keeps_it(create_run):
     run = create_run()
     run.update(seed=7)
-    for step in range(4):
-        run.log({"step": step, "text": "a\u2028b"})
+    for step in range(3):
+        run.log({"step": step, "text": "a\u2028b"}, timing={"perf/samples_per_s": 1.0})
+    size = run.sync_metrics()
+    for step in (3, 3, 2):
+        run.log({"step": step})
     with pytest.raises(ZeroDivisionError), run:
         raise ZeroDivisionError
     with run.metrics_jsonl.open("ab") as metrics:
-        metrics.write(b'{"step": 1, "te\xc3')
+        metrics.write(b'{"step": 4, "te\xc3')
     elapsed_s = summary_of(run)["elapsed_s"]
-    with RunFolder.resume(run.path, after_step=2) as resumed:
+    timing = run.timing_jsonl.read_text()
+    with RunFolder.resume(run.path, metrics_bytes=size) as resumed:
         assert summary_of(resumed)["status"] == "running"
         assert summary_of(resumed)["error"] is None
+        assert resumed.cut.missing_bytes == 0
         resumed.log({"step": 3})
     rows = [json.loads(line) for line in run.metrics_jsonl.read_bytes().splitlines()]
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
+    cut = b'{"step": 3}\n{"step": 3}\n{"step": 2}\n{"step": 4, "te\xc3'
+    assert (run.path / "metrics.cut-1.jsonl").read_bytes() == cut
+    assert run.timing_jsonl.read_text() == timing
     assert summary_of(run)["status"] == "finished"
     assert summary_of(run)["seed"] == 7
     assert summary_of(run)["elapsed_s"] > elapsed_s
@@ -274,11 +284,20 @@ def test_a_run_that_is_alive_can_not_be_resumed(create_run):
     run = create_run()
     run.log({"step": 9})
     with pytest.raises(RunError, match="another process"):
-        RunFolder.resume(run.path, after_step=0)
+        RunFolder.resume(run.path, metrics_bytes=0)
     assert run.metrics_jsonl.read_text() == '{"step": 9}\n'
+
+
+def test_who_holds_the_lock_of_a_run_may_resume_it(create_run):
+    run = create_run()
+    run.close()
+    lock = RunLock(RunPaths(run.path))
+    with RunFolder.resume(run.path, metrics_bytes=0, lock=lock):
+        assert lock.is_held
+    assert not lock.is_held
 
 
 def test_a_corrupt_run_can_not_be_resumed(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(RunError, match="corrupt"):
-        RunFolder.resume(tmp_path, after_step=0)
+        RunFolder.resume(tmp_path, metrics_bytes=0)

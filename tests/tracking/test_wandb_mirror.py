@@ -290,3 +290,116 @@ def test_a_folder_that_the_client_can_not_use_switches_the_mirror_off(said, tmp_
     assert mirror.record["mode"] == "disabled"
     assert len(said) == 1
     assert "Not a directory" in said[0]
+
+
+def row_of(step: int, **metrics: float) -> dict[str, float]:
+    return {"step": step, "epoch": 1, **metrics}
+
+
+TRAIN, VAL = {"train/loss": 0.7}, {"val/loss": 0.5}
+ROWS = [row_of(1, **TRAIN), row_of(2, **TRAIN), row_of(2, **VAL), row_of(3, **TRAIN), row_of(4, **VAL)]
+"""Of some steps two rows: of the training, and of an evaluation."""
+
+
+@pytest.mark.parametrize("num_sent", range(len(ROWS) + 1))
+def test_rows_that_were_sent_before_a_stop_are_not_sent_again(tmp_path, num_sent):
+    client = Client()
+    mirror = mirror_to(client, tmp_path)
+    for row in ROWS[:num_sent]:
+        mirror.log(row)
+    again = mirror_to(client, tmp_path)
+    for row in [*ROWS, row_of(5, **TRAIN)]:
+        again.log(row)
+    assert client.rows == [*ROWS, row_of(5, **TRAIN)]
+
+
+def test_a_run_may_be_resumed_twice_from_the_same_place(tmp_path):
+    client = Client()
+    for _ in range(3):
+        mirror = mirror_to(client, tmp_path)
+        for row in ROWS[2:]:
+            mirror.log(row)
+    assert client.rows == ROWS[2:]
+
+
+def test_rows_that_w_and_b_never_had_are_sent_after_a_stop(tmp_path):
+    """It gets two training rows a second, so metrics.jsonl is ahead of it when a run is killed."""
+    client = Client()
+    mirror = mirror_to(client, tmp_path)
+    mirror.log(row_of(10, **TRAIN))
+    mirror.log(row_of(20, **VAL))
+    again = mirror_to(client, tmp_path)
+    for step in (10, 20, 30, 40):
+        again.log(row_of(step, **TRAIN))
+    again.log(row_of(20, **VAL))
+    assert client.rows == [
+        row_of(10, **TRAIN), row_of(20, **VAL), *(row_of(step, **TRAIN) for step in (20, 30, 40)),
+    ]  # fmt: skip
+
+
+def test_what_a_power_cut_left_of_the_mark_is_no_mark(tmp_path):
+    mirror_to(Client(), tmp_path).log(row_of(10, **TRAIN))
+    (tmp_path / "wandb" / "sent.json").write_text("")
+    client = Client()
+    mirror_to(client, tmp_path).log(row_of(5, **TRAIN))
+    assert client.rows == [row_of(5, **TRAIN)]
+
+
+def test_rows_at_other_steps_never_take_a_step_back(tmp_path):
+    client = Client()
+    mirror_to(client, tmp_path).log(row_of(30, **TRAIN))
+    again = mirror_to(client, tmp_path)
+    for step in (12, 24, 36, 48):
+        again.log(row_of(step, **TRAIN))
+    assert [row["step"] for row in client.rows] == [30, 36, 48]
+
+
+class Client:
+    """Keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.log = self.rows.append
+
+
+def mirror_to(client: Client, folder: Path) -> WandbMirror:
+    mirror = WandbMirror(WandbSettings(mode="disabled"), folder, say=print)
+    mirror._run = client
+    return mirror
+
+
+def go_on(mirror: WandbMirror, folder: Path, said: list[str]) -> None:
+    mirror.finish()
+    again = WandbMirror.open(mirror._settings, folder, name="mlp", config=CONFIG, say=said.append)
+    for step in (20, 30, 40):
+        again.log({"step": step, "epoch": 1, "train/loss": 0.5})
+    again.finish()
+
+
+@pytest.mark.slow
+def test_a_resumed_run_goes_on_in_the_same_run_online(server, open_mirror, said, tmp_path):
+    mirror = open_mirror()
+    for step in (0, 10, 20):
+        mirror.log({"step": step, "epoch": 1, "train/loss": 0.5})
+    go_on(mirror, tmp_path / "20260102-120000-mlp-abcd", said)
+    assert [*server.runs] == ["20260102-120000-mlp-abcd"]
+    (run,) = server.runs.values()
+    assert [row["step"] for row in run.history] == [0, 10, 20, 30, 40]
+    assert [row["_step"] for row in run.history] == [0, 1, 2, 3, 4]
+    assert run.exit_code == 0
+    assert server.unknown == []
+
+
+@pytest.mark.slow
+def test_a_resumed_run_offline_is_two_folders_that_sync_to_one_run(server, open_mirror, said, tmp_path):
+    folder = tmp_path / "20260102-120000-mlp-abcd"
+    mirror = open_mirror(mode="offline")
+    for step in (0, 10, 20):
+        mirror.log({"step": step, "epoch": 1, "train/loss": 0.5})
+    go_on(mirror, folder, said)
+    folders = sorted(folder.glob("wandb/offline-run-*"))
+    assert len(folders) == 2
+    command = [sys.executable, "-m", "wandb", "sync", *map(str, folders)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    (run,) = server.runs.values()
+    assert [row["step"] for row in run.history] == [0, 10, 20, 30, 40]

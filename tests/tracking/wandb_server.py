@@ -35,6 +35,24 @@ class ReceivedRun:
         config = json.loads(self.about["config"])
         return {key: item["value"] for key, item in config.items() if key != "_wandb"}
 
+    def resume_status(self, name: str) -> dict[str, Any]:
+        """What a client that goes on with the run wants to know."""
+        return {
+            "id": name,
+            "name": name,
+            "displayName": name,
+            "summaryMetrics": json.dumps(self.summary),
+            "config": self.about.get("config") or "{}",
+            "tags": self.about.get("tags") or [],
+            "notes": None,
+            "logLineCount": 0,
+            "historyLineCount": len(self.history),
+            "historyTail": json.dumps([json.dumps(row) for row in self.history[-1:]]),
+            "eventsLineCount": 0,
+            "eventsTail": "[]",
+            "wandbConfig": json.dumps({"t": {}}),  # without it the run counts as one that never began
+        }
+
 
 @dataclass
 class ServedSweep:
@@ -108,8 +126,10 @@ class WandbServer:
             case "OrganizationCoreWeaveOrganizationID":
                 return {"entity": entity}
             case "RunResumeStatus":
-                return {"model": {**project, "bucket": None}}
+                known = self.runs.get(name)
+                return {"model": {**project, "bucket": known.resume_status(name) if known else None}}
             case "UpsertBucket":
+                is_new = name not in self.runs
                 run = self.runs.setdefault(name, ReceivedRun())
                 run.about |= {key: value for key, value in given.items() if value is not None}
                 bucket = {
@@ -117,9 +137,9 @@ class WandbServer:
                     "name": name,
                     "displayName": name,
                     "project": project,
-                    "historyLineCount": 0,
+                    "historyLineCount": len(run.history),
                 }
-                return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+                return {"upsertBucket": {"bucket": bucket, "inserted": is_new}}
             case "CreateRunFiles":
                 files = [
                     {"name": file, "uploadUrl": f"{self.url}/put/{name}/{file}"} for file in given["files"]
