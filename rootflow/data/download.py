@@ -91,12 +91,24 @@ def fetch_archive(source: Source, into: Path, *, folder: str, progress: Progress
         _download(source, archive, progress or _show_progress)
         _check(source, archive)
         with tarfile.open(archive) as tar:
-            tar.extractall(scratch, filter="data")
+            _unpack(tar, Path(scratch))
         if not (Path(scratch) / folder).is_dir():
             raise _RefusedError(f"there is no folder {folder} in it")
         if not path.is_dir():  # else another process was faster, with the same files
             (Path(scratch) / folder).rename(path)
     return path
+
+
+def _unpack(tar: tarfile.TarFile, into: Path) -> None:
+    """Unpack files and folders, none outside of ``into``; before Python 3.11.4 without the help of tarfile."""
+    if hasattr(tarfile, "data_filter"):
+        tar.extractall(into, filter="data")
+        return
+    for member in tar.getmembers():
+        inside = (into / member.name).resolve().is_relative_to(into.resolve())
+        if not inside or not (member.isfile() or member.isdir()):
+            raise _RefusedError(f"it holds {member.name!r}, which is no file or folder inside of it")
+    tar.extractall(into)
 
 
 class _RefusedError(Exception):

@@ -170,10 +170,18 @@ def test_an_archive_becomes_its_folder_and_nothing_else(
     assert (folder / "a.bin").read_text() == "hello"
 
 
+@pytest.mark.parametrize("has_filter", [True, False])
 @pytest.mark.parametrize("names", [["other/a.bin"], ["../outside.bin"], ["set/../../outside.bin"]])
 def test_an_archive_that_is_not_what_it_should_be_leaves_nothing(
-    address: str, handler: type[Handler], tmp_path: Path, names: list[str]
+    address: str,
+    handler: type[Handler],
+    tmp_path: Path,
+    names: list[str],
+    has_filter: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if not has_filter:  # as before Python 3.11.4
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
     handler.content = archive(names)
     with pytest.raises(DataError, match=r"set\.tar\.gz"):
         fetch_archive(source(f"{address}/whole/set.tar.gz", handler.content), tmp_path / "root", folder="set")
