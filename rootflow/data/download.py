@@ -100,7 +100,7 @@ def fetch_archive(source: Source, into: Path, *, folder: str, progress: Progress
 
 
 def _unpack(tar: tarfile.TarFile, into: Path) -> None:
-    """Unpack files and folders, none outside of ``into``; before Python 3.11.4 without the help of tarfile."""
+    """Unpack files and folders, none outside of ``into``; tarfile helps only from Python 3.11.4 on."""
     if hasattr(tarfile, "data_filter"):
         tar.extractall(into, filter="data")
         return

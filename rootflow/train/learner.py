@@ -110,7 +110,7 @@ class Learner:
         if self._wants_closure:
             return self._update_by_closure(batch, index)
         is_lazy = self._is_lazy and self._has_stepped
-        if not is_lazy:
+        if not is_lazy and self._norm_buffers.live:
             self._norm_buffers.keep()
         loss, num_samples, logs = self._gradients(batch, index)
         for call in self.after_backward:

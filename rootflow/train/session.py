@@ -185,8 +185,10 @@ class Session:
         state = self.state
         if state.decay_end is not None and state.step >= state.decay_end:
             return f"{state.decay_reason}; cooled down"
-        is_pass_over = state.phase != "training"
-        return self.limits.reached(state.position, is_pass_over=is_pass_over, elapsed_s=self.elapsed_s())
+        elapsed_s = self.elapsed_s() if self.limits.max_time is not None else 0.0
+        return self.limits.reached(
+            state.position, is_pass_over=state.phase != "training", elapsed_s=elapsed_s
+        )
 
     def is_evaluation_due(self, limit: str = "") -> bool:
         """Whether the last update is one after which to evaluate."""
