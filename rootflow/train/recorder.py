@@ -59,7 +59,7 @@ class Recorder:
         self._mirrored_s = -math.inf
         self._timing: dict[str, float] = {}
         self._started_s = started_s
-        self._first_step_s = 0.0
+        self._first_step_s = self._last_step_s = 0.0
 
     def on_run_start(self, session: Session) -> None:
         """Learn how long the training is."""
@@ -71,17 +71,15 @@ class Recorder:
         self._epoch_began_at = session.state.step - session.state.position.batch
         self._counted_from_s = time.monotonic()
 
-    def on_epoch_start(self) -> None:
+    def on_epoch_start(self, session: Session) -> None:
         """Start counting the updates of the epoch."""
-        self._epoch_began_at = -1
+        self._epoch_began_at = session.step
 
     def on_batch_end(self, report: StepReport) -> None:
         """Show the progress; every `log_every` updates, log a row, of which W&B gets two a second at most."""
         if not self._timing:
             self._first_step_s = process_age_s()
             self._timing["to_first_step_s"] = round(self._first_step_s - self._started_s, 2)
-        if self._epoch_began_at < 0:
-            self._epoch_began_at = report.step - 1
         self._num_samples += report.num_samples
         self._lr = report.lr
         if report.step % self._log_every == 0:
@@ -135,8 +133,6 @@ class Recorder:
             "time {to_first_step_s:.1f} s to the first step, {training_s:.1f} s of training, "
             "{after_last_step_s:.1f} s after the last step".format(**self._timing)
         )
-
-    _last_step_s = 0.0
 
     def on_run_end(self) -> None:
         """Note when the training ended."""
