@@ -42,6 +42,7 @@ class RunFields(TypedDict, total=False):
     identity: str  # of the experiment: equal for two runs of the same config, however it was written
     seed: int | None
     discovered: dict[str, dict[str, Any]]  # dotted key -> {"value": ..., "reason": ...}
+    measured: dict[str, dict[str, Any]]  # by which search -> all that it measured, its curves too
     dataset: dict[str, Any]
     progress: dict[str, Any]  # {"epoch": ..., "step": ...}
     last: dict[str, Any]  # metrics of the newest evaluation
@@ -57,6 +58,7 @@ class RunFields(TypedDict, total=False):
     wandb: dict[str, Any] | None  # id, mode, url, dir
     init_from: dict[str, str] | None  # the weights that it began with: path, sha256
     resumes: list[dict[str, Any]]  # one for each time that it went on, see ResumeFields
+    adjustments: list[dict[str, Any]]  # settings that it changed by itself: step, key, old, new, reason
 
 
 class ResumeFields(TypedDict):
@@ -74,11 +76,11 @@ class ResumeFields(TypedDict):
 
 # fmt: off
 _OBJECTS = (
-    "config", "discovered", "dataset", "progress", "last", "best", "test", "error", "timing", "versions",
-    "hardware", "git", "wandb", "init_from",
+    "config", "discovered", "measured", "dataset", "progress", "last", "best", "test", "error", "timing",
+    "versions", "hardware", "git", "wandb", "init_from",
 )
 # fmt: on
-_LISTS = ("argv", "overrides", "resumes")
+_LISTS = ("argv", "overrides", "resumes", "adjustments")
 
 
 @dataclass(frozen=True)

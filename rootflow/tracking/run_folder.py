@@ -175,9 +175,17 @@ class RunFolder(RunPaths):
         if timing:
             self._timing.write({"step": row["step"], **timing})
 
+    def metrics_bytes(self) -> int:
+        """Return the size of metrics.jsonl in bytes."""
+        return self.metrics_jsonl.stat().st_size
+
     def sync_metrics(self) -> int:
         """Make sure that metrics.jsonl is on the disk; return its size in bytes."""
         return self._metrics.sync()
+
+    def cut_metrics(self, num_bytes: int) -> None:
+        """Move what metrics.jsonl has after its first ``num_bytes`` bytes to `metrics.cut-<n>.jsonl`."""
+        cut_rows(self.metrics_jsonl, num_bytes)
 
     def finish(
         self, status: EndStatus = "finished", *, stop_reason: str | None = None, exit_code: int = 0

@@ -1,4 +1,4 @@
-"""Changes to a saved state by which a training goes on otherwise: longer, or with other settings.
+"""Changes to a saved state by which a training goes on otherwise: longer, slower, or with other settings.
 
 A state is what `TrainState.state_dict` returns. Nothing here is needed to go on as before.
 """
@@ -6,10 +6,13 @@ A state is what `TrainState.state_dict` returns. Nothing here is needed to go on
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -22,6 +25,9 @@ from rootflow.train.loop import Position
 
 State = dict[str, Any]
 
+_RATES = re.compile(r"(.*_)?lrs?|eta_min|eta_max|rates")
+"""Names under which optimizers and schedulers, torch's and ours, keep learning rates."""
+
 
 def without_end(state: Mapping[str, Any]) -> State:
     """Return the state of a training that has not ended, with its patience anew if that had ended it."""
@@ -32,10 +38,17 @@ def without_end(state: Mapping[str, Any]) -> State:
     return {**state, "progress": progress, "stopping": stopping}
 
 
+def with_halved_lr(state: Mapping[str, Any]) -> State:
+    """Return the state with every learning rate halved, those that schedules have yet to come to, too."""
+    num_halvings = state["progress"]["num_lr_halvings"] + 1
+    return _with_scaled_lr({**state, "progress": {**state["progress"], "num_lr_halvings": num_halvings}}, 0.5)
+
+
 def with_settings(state: Mapping[str, Any], optimizer: Optimizer, scheduler: LRScheduler | None) -> State:
     """Return the state with the settings of an optimizer and a scheduler that were just built.
 
-    What was learned stays: the moments of the parameters, and how far the schedule is.
+    What was learned stays: the moments of the parameters, and how far the schedule is. So do halvings of the
+    learning rate, unless another one was set.
 
     Args:
         state: with one optimizer.
@@ -55,11 +68,20 @@ def with_settings(state: Mapping[str, Any], optimizer: Optimizer, scheduler: LRS
         {**{key: value for key, value in fresh.items() if key != "params"}, "params": old["params"]}
         for old, fresh in zip(saved["param_groups"], optimizer.param_groups, strict=True)
     ]
-    return {
+    fresh_state = {
         **state,
         "optimizer": {**state["optimizer"], "0": {**saved, "param_groups": groups}},
         "scheduler": {"schedulers": [] if schedule is None else [schedule]},
     }
+    scale = 0.5 ** state["progress"]["num_lr_halvings"]
+    if math.isclose(peak_lr(saved["param_groups"][0]), scale * peak_lr(groups[0])):
+        return _with_scaled_lr(fresh_state, scale)
+    return {**fresh_state, "progress": {**state["progress"], "num_lr_halvings": 0}}
+
+
+def peak_lr(group: Mapping[str, Any]) -> float:
+    """Return the learning rate of a parameter group that its schedule is about; the present without one."""
+    return float(group.get("max_lr", group.get("initial_lr", group["lr"])))
 
 
 def is_level(optimizer: Optimizer, scheduler: LRScheduler | None) -> bool:
@@ -104,6 +126,25 @@ def was_evaluated_early(state: Mapping[str, Any], eval_every: str, num_batches: 
     is_pass_over = progress["phase"] != "training" or position.batch == num_batches
     is_last = progress["evaluated_step"] == position.step
     return is_last and not period.is_due(position, is_pass_over=is_pass_over)
+
+
+def _with_scaled_lr(state: Mapping[str, Any], scale: float) -> State:
+    """Return the state with all learning rates of optimizers and schedulers times a number."""
+    optimizers = {
+        index: {**optimizer, "param_groups": _scaled(optimizer["param_groups"], scale)}
+        for index, optimizer in state["optimizer"].items()
+    }
+    return {**state, "optimizer": optimizers, "scheduler": _scaled(state["scheduler"], scale)}
+
+
+def _scaled(value: Any, scale: float, name: str = "") -> Any:
+    """Return what is kept under a name, with the learning rates in it times a number."""
+    if isinstance(value, Mapping):
+        return {key: _scaled(item, scale, str(key)) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_scaled(item, scale, name) for item in value)
+    is_number = isinstance(value, int | float | Tensor) and not isinstance(value, bool)
+    return value * scale if is_number and _RATES.fullmatch(name) else value
 
 
 def _moved(scheduler: LRScheduler, saved: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,6 +8,8 @@
     on_pre_performance_check     before an evaluation               the session
     on_post_performance_check    after it                           an EvaluationReport
     on_epoch_end                 after the epoch and its evaluation the session
+    on_adjustment                a setting was changed in mid-run   an Adjustment
+    on_pre_checkpoint            before a checkpoint is written     the session
     on_checkpoint                after a checkpoint was written     its path
     on_run_end                   the training has ended             the session
     on_exception                 an exception ends it               the exception
@@ -45,6 +47,20 @@ class EvaluationReport:
     """Which were evaluated: `model`, or `ema` for their average."""
 
 
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """A setting that a training changed by itself, to go on."""
+
+    step: int
+    """The update at which it was found that this had to be."""
+    key: str
+    """Of the config, e.g. `optimizer.lr`."""
+    old: float
+    new: float
+    reason: str
+    """What happened, and what was done, as a line after `step 812: `."""
+
+
 @dataclass(frozen=True)
 class Events:
     """For each event, whom to call; looked up once, so that an event nobody watches costs nothing."""
@@ -57,6 +73,8 @@ class Events:
     pre_performance_check: tuple[Call, ...]
     post_performance_check: tuple[Call, ...]
     epoch_end: tuple[Call, ...]
+    adjustment: tuple[Call, ...]
+    pre_checkpoint: tuple[Call, ...]
     checkpoint: tuple[Call, ...]
     run_end: tuple[Call, ...]
     exception: tuple[Call, ...]

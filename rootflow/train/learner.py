@@ -2,7 +2,7 @@
 
 An update doesn't wait for an accelerator: whether its gradients were finite stays there until somebody asks.
 A gradient that isn't finite is not applied; the update then changes nothing but the counts, which follow
-the data.
+the data. Where memory runs out in its passes, an update can be run again with smaller micro batches.
 """
 
 from __future__ import annotations
@@ -10,25 +10,31 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rootflow.errors import DivergedError
+from rootflow.errors import DivergedError, RunError
 from rootflow.tasks import LossSum
 from rootflow.train.ema import Ema
 from rootflow.train.hooks import Call
 from rootflow.train.norm_buffers import NormBuffers
 from rootflow.train.objective import Logs, Objective, count_samples, mean_logs, mean_of, take_part
+from rootflow.train.out_of_memory import free_memory, is_out_of_memory, survive_out_of_memory
 from rootflow.train.precision import Arithmetic
+from rootflow.train.rerun import Rerun
 
 _MOST_BAD_STEPS = 5
 """Updates in a row without a finite gradient after which a training has diverged."""
 _CLIP_MARGIN = 1e-5
 """Below the norm; torch scales by `norm / (total + 1e-6)`, so a little before the norm is reached."""
+_NOT_SURVIVED = (
+    "Memory ran out after the backward pass, where nothing can be run again: parts of the update are made. "
+    "Take an optimizer that keeps less (optimizer=sgd), trainer.ema_decay=null, or a smaller model."
+)
 
 
 class Learner:
@@ -73,6 +79,8 @@ class Learner:
             False  # a fused kernel that skips its first step leaves its momentum uninitialised
         )
         self._norm_buffers = NormBuffers(objective.model)
+        self._rerun: Rerun | None = None
+        self._tell_halved: Callable[[int, int], None] | None = None
         self._num_skipped_seen = 0
         self._found_inf = torch.zeros((), device=arithmetic.device)
         self._inverse_scale = torch.ones((), device=arithmetic.device)
@@ -84,6 +92,18 @@ class Learner:
     def find_parameters(self) -> None:
         """Look up what the optimizers hold: a hook may have given them more."""
         self.parameters = [p for o in self.optimizers for group in o.param_groups for p in group["params"]]
+
+    def halve_when_out_of_memory(self, tell: Callable[[int, int], None]) -> None:
+        """From now on halve the micro batch where memory runs out in an update's passes, and run them again.
+
+        The mathematics stays, as with any micro batch; each sample is counted once.
+
+        Args:
+            tell: called once the passes have succeeded, with the old size and the new.
+        """
+        norms = None if self._is_lazy or self._wants_closure else self._norm_buffers
+        self._rerun = Rerun(self.model, self.arithmetic.device, norms=norms)
+        self._tell_halved = tell
 
     @property
     def model(self) -> nn.Module:
@@ -104,11 +124,21 @@ class Learner:
         """Apply one update; return its loss (the mean over the batch), its number of samples, and its logs.
 
         The mean is over the samples, whatever the micro batch: memory never changes the mathematics.
+
+        Raises:
+            RunError: not even one sample fits into memory, where running out of it is survived.
         """
         if self.arithmetic.channels_last:
             batch = self.arithmetic.prepare(batch)
-        if self._wants_closure:
-            return self._update_by_closure(batch, index)
+        update = self._update_by_closure if self._wants_closure else self._update
+        try:
+            return update(batch, index)
+        except (RuntimeError, MemoryError) as error:
+            if self._rerun is not None and is_out_of_memory(error):
+                error.add_note(_NOT_SURVIVED)
+            raise
+
+    def _update(self, batch: Any, index: int) -> tuple[Tensor, int, Logs]:
         is_lazy = self._is_lazy and self._has_stepped
         if not is_lazy and self._norm_buffers.live:
             self._norm_buffers.keep()
@@ -159,6 +189,7 @@ class Learner:
         """Take counts that `state_dict` returned."""
         self.bad_steps, self.num_skipped = state["bad_steps"], state["num_skipped"]
         self._num_skipped_seen = state["num_skipped"]
+        self._has_stepped = False  # the optimizer's state may be that before its first step
         self._norm_buffers.keep()
 
     def _heal_norm_buffers(self) -> None:
@@ -173,8 +204,40 @@ class Learner:
         self._num_skipped_seen = num_skipped
 
     def _gradients(self, batch: Any, index: int) -> tuple[Tensor, int, Logs]:
+        if self._rerun is None:
+            return self._passes(batch, index)
+        self._rerun.keep()
+        found = survive_out_of_memory(lambda: self._passes(batch, index))
+        return self._smaller_passes(batch, index, found) if isinstance(found, Exception) else found
+
+    def _smaller_passes(self, batch: Any, index: int, error: Exception) -> tuple[Tensor, int, Logs]:
+        """Run the passes of an update again, the micro batch halved, until they fit into memory."""
+        assert self._rerun is not None
+        assert self._tell_halved is not None
+        num_samples = count_samples(batch)
+        old = size = min(self.micro_batch_size or num_samples, num_samples)
+        found: tuple[Tensor, int, Logs] | Exception = error
+        while isinstance(found, Exception):
+            if size == 1:
+                raise RunError(
+                    f"not even one sample fits into memory ({_first_line(found)}): "
+                    f"{self.objective.describe(batch)}. Take smaller samples or a smaller model."
+                ) from found
+            size = (size + 1) // 2
+            self.micro_batch_size = size
+            self._drop_gradients()
+            free_memory(self.arithmetic.device)
+            self._rerun.put_back()
+            found = survive_out_of_memory(lambda: self._passes(batch, index))
+        self._tell_halved(old, size)
+        return found
+
+    def _drop_gradients(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
+
+    def _passes(self, batch: Any, index: int) -> tuple[Tensor, int, Logs]:
+        self._drop_gradients()
         num_samples = count_samples(batch)
         size = self.micro_batch_size
         if size is not None and size < num_samples:
@@ -296,6 +359,10 @@ class Learner:
 
 class _SkippedError(Exception):
     """Leaves an optimizer's `step` before it has changed anything."""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def is_finite(tensor: Tensor) -> bool:

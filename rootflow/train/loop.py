@@ -10,6 +10,7 @@ An update doesn't wait for the device: its loss stays a tensor there until someb
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,11 @@ from rootflow.train.objective import Logs
 
 Update = Callable[[Any], tuple[Tensor, int, Logs]]
 """Applies one optimizer update to a batch: its loss, its number of samples, and what it logs."""
+
+NUM_FIRST = 5
+"""Updates at the beginning of a training whose losses are kept."""
+NUM_RECENT = 20
+"""Updates up to the last one whose losses are kept."""
 
 
 @dataclass(slots=True)
@@ -52,6 +58,10 @@ class Position:
     loss_sum: Tensor | float = 0.0
     num_samples: Tensor | int = 0
     """Samples whose loss is in the sum."""
+    first: list[Tensor | float] = field(default_factory=list)
+    """Losses of the first updates of the training."""
+    recent: deque[Tensor | float] = field(default_factory=lambda: deque(maxlen=NUM_RECENT))
+    """Losses of the last updates of this session."""
 
     def begin_epoch(self) -> None:
         """Count a new pass over the data."""
@@ -63,15 +73,20 @@ class Position:
         self.step += 1
         self.batch += 1
         self.num_seen += num_samples
+        value: Tensor | float
         if loss.is_cpu:
             value = loss.item()
             if math.isfinite(value):
                 self.loss_sum += value * num_samples
                 self.num_samples += num_samples
         else:
+            value = loss
             is_finite = loss.isfinite()
             self.loss_sum = self.loss_sum + torch.where(is_finite, loss.float(), 0.0) * num_samples
             self.num_samples = self.num_samples + is_finite * num_samples
+        self.recent.append(value)
+        if self.step <= NUM_FIRST:
+            self.first.append(value)
 
     def mean_loss(self) -> float:
         """Return the mean over the samples of the epoch so far; this waits for the device."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 
@@ -17,16 +17,19 @@ class NormBuffers:
     def __init__(self, model: nn.Module) -> None:
         layers = [module for module in model.modules() if isinstance(module, _NormBase)]
         self.live = [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
-        self._kept = [buffer.clone() for buffer in self.live]
+        # by format: torch then copies all of them at once
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in self.live:
+            by_dtype.setdefault(buffer.dtype, []).append(buffer)
+        self._pairs = [([buffer.clone() for buffer in group], group) for group in by_dtype.values()]
 
-    @torch.no_grad()
     def keep(self) -> None:
         """Copy them as they are now."""
-        if self.live:
-            torch._foreach_copy_(self._kept, self.live)
+        for kept, live in self._pairs:
+            torch._foreach_copy_(kept, live)
 
     @torch.no_grad()
     def put_back(self) -> None:
         """Make them as they were when last kept."""
-        if self.live:
-            torch._foreach_copy_(self.live, self._kept)
+        for kept, live in self._pairs:
+            torch._foreach_copy_(live, kept)

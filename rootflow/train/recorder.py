@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import numbers
 import time
@@ -10,11 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
+from rootflow.runs.record import RunFields
 from rootflow.tracking.console import Console
 from rootflow.tracking.process_clock import process_age_s
 from rootflow.tracking.run_folder import RunFolder
 from rootflow.tracking.wandb_mirror import WandbMirror
-from rootflow.train.hooks import EvaluationReport
+from rootflow.train.hooks import Adjustment, EvaluationReport
 from rootflow.train.loop import StepReport
 from rootflow.train.session import Session
 from rootflow.train.trainer import FitResult
@@ -73,7 +75,7 @@ class Recorder:
 
     def on_epoch_start(self, session: Session) -> None:
         """Start counting the updates of the epoch."""
-        self._epoch_began_at = session.step
+        self._epoch_began_at = session.step - session.state.position.batch
 
     def on_batch_end(self, report: StepReport) -> None:
         """Show the progress; every `log_every` updates, log a row, of which W&B gets two a second at most."""
@@ -102,6 +104,24 @@ class Recorder:
         metrics = {**report.metrics, "lr": self._lr}
         self._console.epoch(report.epoch, self._max_epochs, metrics=metrics, seconds=report.elapsed_s)
         self._rate()
+
+    def on_adjustment(self, adjustment: Adjustment) -> None:
+        """Say and record what a training changed by itself; a resume begins with its micro batch."""
+        line = f"step {adjustment.step}: {adjustment.reason}"
+        self._console.line(line)
+        summary, key = self._folder.summary, adjustment.key
+        fields: RunFields = {
+            "adjustments": [*summary.get("adjustments", []), dataclasses.asdict(adjustment)],
+        }
+        if key == "trainer.micro_batch_size":
+            found = {"value": adjustment.new, "reason": line}
+            fields["discovered"] = {**summary.get("discovered", {}), key: found}
+        self._folder.update(**fields)
+        self._mirror.summary({f"adjusted/{key}": adjustment.new})
+
+    def on_pre_checkpoint(self) -> None:
+        """Make sure that the rows which the checkpoint will count are on the disk."""
+        self._folder.sync_metrics()
 
     def log(self, metrics: Mapping[str, Any], step: int, epoch: int = 0) -> None:
         """Log one row; for a trainer of the user's own."""
@@ -139,11 +159,12 @@ class Recorder:
         self._last_step_s = process_age_s()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how much of metrics.jsonl is of the updates so far; it is on the disk then."""
-        return {"metrics_bytes": self._folder.sync_metrics()}
+        """Return how much of metrics.jsonl is of the updates so far."""
+        return {"metrics_bytes": self._folder.metrics_bytes()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing to take: `RunFolder.resume` has cut metrics.jsonl already."""
+        """Take rows of later updates out of metrics.jsonl; `RunFolder.resume` has done so already."""
+        self._folder.cut_metrics(state["metrics_bytes"])
 
     def _log_step(self, report: StepReport) -> None:
         self._loss = float(report.loss)

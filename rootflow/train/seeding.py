@@ -54,6 +54,18 @@ def set_generator_states(states: Mapping[str, Any], own: Sequence[torch.Generato
         torch.get_device_module(other).set_rng_state(states[other])
 
 
+def torch_generators(device: torch.device) -> list[torch.Generator]:
+    """Return torch's generators that a training on a device draws from: the CPU's, and the device's own."""
+    found = [torch.default_generator]
+    if device.type in ("cuda", "xpu"):
+        module = torch.get_device_module(device)
+        index = module.current_device() if device.index is None else device.index
+        found.append(module.default_generators[index])
+    elif device.type == "mps":
+        found.append(torch.mps._get_default_mps_generator())
+    return found
+
+
 def _other_accelerator() -> str | None:
     """Return the type of an accelerator that isn't CUDA, which has one generator: `mps` or `xpu`."""
     found = torch.accelerator.current_accelerator(check_available=True)

@@ -12,17 +12,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rootflow.checkpoint import Checkpoint, Checkpoints, WeightKeeper
 from rootflow.data.loaders import Loader
-from rootflow.errors import CheckpointError, DataError
+from rootflow.errors import CheckpointError, DataError, DivergedError
 from rootflow.interrupts import Interrupts
 from rootflow.limits import Auto
 from rootflow.tasks import Task
 from rootflow.train.compiling import compile_in_place, is_compiling_worth
 from rootflow.train.evaluation import evaluate
-from rootflow.train.going_on import without_end
-from rootflow.train.hooks import Call, EvaluationReport, Events
+from rootflow.train.going_on import peak_lr, without_end
+from rootflow.train.guard import Guard
+from rootflow.train.hooks import Adjustment, Call, EvaluationReport, Events
 from rootflow.train.learner import Learner
 from rootflow.train.length import Limits, Period
 from rootflow.train.methods import method_of
@@ -53,6 +55,7 @@ class Session:
     monitor_mode: Mode
     eval_every: Period
     save_every: Period
+    guard: Guard
     compile: bool | Auto = False
     keeper: WeightKeeper | None = None
     checkpoints: Checkpoints | None = None
@@ -65,6 +68,7 @@ class Session:
         self._began_s = self._saved_s = self._evaluated_s = time.monotonic()
         self._elapsed_before_s = 0.0
         self._num_failed_saves = 0
+        self._wants_save = False
         budgets = (self.limits.max_time, self.limits.max_samples, self.limits.max_epochs)
         self._has_open_budget = self.limits.num_steps is None and any(b is not None for b in budgets)
         self._resumed_generators: dict[str, Any] | None = None
@@ -90,6 +94,7 @@ class Session:
                 self._call(self.events.run_start)
                 if self._resumed_generators is not None:
                     set_generator_states(self._resumed_generators, self.state.loader_generators)
+                self.guard.keep()
                 yield
                 if self.interrupts.pending is not None:
                     self.interrupts.leave()
@@ -107,6 +112,56 @@ class Session:
                     for call in self.events.exception:
                         call(error)
                 raise
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Where the block diverges, go back to the last good state, with half the learning rate.
+
+        Raises:
+            DivergedError: that was done as often as it may be, or there is no such state.
+        """
+        reason = ""
+        try:
+            yield
+        except DivergedError as error:
+            if not self.guard.can_go_back:
+                raise
+            reason = str(error).partition(";")[0]
+        if reason:  # outside of the `except`, which holds the batch and all that was made of it
+            self._go_back(reason)
+
+    def _go_back(self, reason: str) -> None:
+        """Take the last good state as a resume does; what isn't the training's own progress stays."""
+        state, halved = self.state, self.guard.halve()
+        step, epoch, old_lr = state.step, state.epoch, peak_lr(state.optimizers[0].param_groups[0])
+        best, best_value, is_compiled = state.best, state.stopping.best, state.is_compiled
+        try:
+            state.load_state_dict(halved)
+        except CheckpointError as error:  # a hook has given the optimizer more to train since, say
+            raise DivergedError(f"{reason}, and the last good state can't be taken back: {error}") from error
+        state.best, state.stopping.best, state.is_compiled = best, best_value, is_compiled
+        if state.phase == "training" and state.epoch != epoch:
+            self._call(self.events.epoch_start)
+        self.learner.find_parameters()
+        set_generator_states(halved["generators"], state.loader_generators)
+        new_lr = peak_lr(state.optimizers[0].param_groups[0])
+        told = f"{reason}; back to step {state.step} with half the learning rate, {new_lr:.4g}"
+        self._tell(Adjustment(step, "optimizer.lr", old_lr, new_lr, told))
+        self.save()
+
+    def note_halving(self, old: int, new: int) -> None:
+        """Tell that the update which is being made ran out of memory, and what was done about it."""
+        reason = f"out of memory at {old} samples; micro batch {new} from here on, the update was run again"
+        if any(isinstance(module, _BatchNorm) and module.training for module in self.state.model.modules()):
+            reason += f"; BatchNorm now takes the statistics of {new} samples"
+        self._tell(Adjustment(self.step + 1, "trainer.micro_batch_size", old, new, reason))
+        self._wants_save = True  # a resume from before would round otherwise
+
+    def _tell(self, adjustment: Adjustment) -> None:
+        if not self.events.adjustment:
+            _log.warning("step %d: %s", adjustment.step, adjustment.reason)
+        for call in self.events.adjustment:
+            call(adjustment)
 
     def _call(self, calls: Iterable[Call]) -> None:
         for call in calls:
@@ -180,6 +235,15 @@ class Session:
         compile_in_place(self.state.model)
         self.state.is_compiled = True
 
+    def check(self) -> None:
+        """Look whether the training has diverged; this waits for the device.
+
+        Raises:
+            DivergedError: it has. The weights are those before updates whose gradient was not finite.
+        """
+        self.learner.check(self.state.step)
+        self.guard.check()
+
     def limit(self) -> str:
         """Return which limit the last update has reached; empty if none."""
         state = self.state
@@ -206,7 +270,7 @@ class Session:
     def evaluate(self, measure: Callable[[], Mapping[str, float]]) -> None:
         """Measure the model, with its averaged weights while those are the better ones, and judge it."""
         state, position = self.state, self.state.position
-        self.learner.check(state.step)
+        self.check()
         self._call(self.events.pre_performance_check)
         averaged = state.ema is not None and state.decay_end is None
         metrics = {"train/loss": position.mean_loss()}
@@ -219,7 +283,8 @@ class Session:
             metrics |= {f"val/{name}": value for name, value in measured.items()}
             state.last = metrics
             state.evaluated_step = state.step
-            is_best = self._judge(metrics)
+            value = self._monitored(metrics)
+            is_best = self._judge(value, metrics)
         report = EvaluationReport(
             state.step,
             state.epoch,
@@ -231,6 +296,8 @@ class Session:
         )
         for call in self.events.post_performance_check:
             call(report)
+        if math.isfinite(value):
+            self.guard.keep()
 
     @contextmanager
     def _evaluated_weights(self) -> Iterator[None]:
@@ -262,13 +329,16 @@ class Session:
         if self.interrupts.pending is not None:
             self.interrupts.leave()
         since_s = time.monotonic() - self._saved_s
-        if self.save_every.is_due(self.state.position, is_pass_over=is_pass_over, since_s=since_s):
+        is_due = self.save_every.is_due(self.state.position, is_pass_over=is_pass_over, since_s=since_s)
+        if is_due or self._wants_save:
             self.save()
         if self._has_open_budget and self.state.decay_end is None:
             self._cool_down_in_time()
 
     def save(self, label: str | None = None, *, must: bool = False) -> None:
         """Write a checkpoint; one that can't be written, thrice in a row, ends the training.
+
+        In doubt it holds the last good state, to which the guard may be about to go back.
 
         Args:
             label: keeps this one for good.
@@ -279,7 +349,7 @@ class Session:
         """
         if self.checkpoints is None:
             return
-        self._saved_s = time.monotonic()
+        self._saved_s, self._wants_save = time.monotonic(), False
         self.learner.check(self.state.step)
         if not self._has_finite_weights():
             _log.warning("step %d is not saved: weights are not finite", self.state.step)
@@ -288,7 +358,10 @@ class Session:
         with self._surviving_failed_saves(must=must):
             if self.keeper is not None:
                 self.keeper.flush()  # the best weights that the state speaks of are then on the disk, too
-            path = self.checkpoints.save(self.state.step, self.state.state_dict(), label=label)
+            self._call(self.events.pre_checkpoint)
+            state = self.guard.good_state or self.state.state_dict()
+            state = {**state, "clock": {"elapsed_s": self.state.elapsed_s}}
+            path = self.checkpoints.save(state["progress"]["step"], state, label=label)
             self._num_failed_saves = 0
             for call in self.events.checkpoint:
                 call(path)
@@ -313,16 +386,27 @@ class Session:
             # the speed so far may not last: a fall that time cuts off would end above 0
             self._begin_cooldown(budget, math.ceil(rest * (0.9 if budget == "max_time" else 1.0) - 1e-6))
 
-    def _judge(self, metrics: dict[str, float]) -> bool:
-        """Compare an evaluation with those before, and keep its weights."""
-        state = self.state
+    def _monitored(self, metrics: dict[str, float]) -> float:
+        """Return the value of an evaluation that decides; NaN where weights are not finite.
+
+        Raises:
+            DivergedError: it isn't finite, or weights aren't, and the guard can go back.
+        """
         if self.monitor is None:
             self.monitor = choose_monitor(metrics, self.task)
-            state.stopping.higher_is_better = is_higher_better(self.monitor, self.monitor_mode, self.task)
+            is_higher = is_higher_better(self.monitor, self.monitor_mode, self.task)
+            self.state.stopping.higher_is_better = is_higher
         check_measured(self.monitor, metrics)
-        value = metrics[self.monitor] if self._has_finite_weights() else math.nan
+        has_finite_weights = self._has_finite_weights()
+        value = metrics[self.monitor] if has_finite_weights else math.nan
+        self.guard.check_evaluation(self.monitor, value, has_finite_weights=has_finite_weights)
         if not math.isfinite(value):
-            _log.warning("step %d: %s is %s, which is never the best", state.step, self.monitor, value)
+            _log.warning("step %d: %s is %s, which is never the best", self.step, self.monitor, value)
+        return value
+
+    def _judge(self, value: float, metrics: dict[str, float]) -> bool:
+        """Compare an evaluation with those before, and keep its weights."""
+        state = self.state
         state.scheduler.after_evaluation(value)
         is_best = state.stopping.update(value)
         stamped = metrics | {"step": state.step, "epoch": state.epoch}

@@ -43,6 +43,8 @@ class TrainState:
     """The step at which a decay that was begun has arrived, and the training ends."""
     decay_reason: str = ""
     """Why it was begun."""
+    num_lr_halvings: int = 0
+    """How often the learning rate was halved after a divergence."""
     is_compiled: bool = False
     """Whether the model's forward pass is compiled, which changes its bits."""
     elapsed_s: float = 0.0
@@ -86,10 +88,12 @@ class TrainState:
                 "loss_sum": float(position.loss_sum),
                 "num_samples": int(position.num_samples),
                 "num_seen": position.num_seen,
+                "first": [float(loss) for loss in position.first],
                 "phase": self.phase,
                 "evaluated_step": self.evaluated_step,
                 "decay_end": self.decay_end,
                 "decay_reason": self.decay_reason,
+                "num_lr_halvings": self.num_lr_halvings,
                 "last": dict(self.last),
                 "best": dict(self.best),
                 "stop_reason": self.stop_reason,
@@ -120,8 +124,9 @@ class TrainState:
         self.stopping.load_state_dict(state["stopping"])
         self.learner.load_state_dict(state["skipped"])
         progress = dict(state["progress"])
-        names = ("step", "epoch", "batch", "num_seen", "loss_sum", "num_samples")
+        names = ("step", "epoch", "batch", "num_seen", "loss_sum", "num_samples", "first")
         self.position = Position(**{name: progress.pop(name) for name in names})
+        self.position.first = list(self.position.first)
         for name, value in progress.items():
             setattr(self, name, value)
         self.elapsed_s = state["clock"]["elapsed_s"]

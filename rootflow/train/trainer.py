@@ -24,6 +24,7 @@ from rootflow.optim.scheduler_steps import SchedulerSteps, follows_monitored
 from rootflow.registry import register
 from rootflow.tasks import LossTask, Task
 from rootflow.train.ema import Ema, ema_decay
+from rootflow.train.guard import Guard
 from rootflow.train.hooks import Events
 from rootflow.train.learner import Learner
 from rootflow.train.length import EvalEvery, Limits, Period, SaveEvery
@@ -125,6 +126,9 @@ class Trainer:
     grad_clip_norm: PositiveFloat | None = None
     """L2 norm of all gradients above which they are scaled down; null: never"""
 
+    max_lr_halvings: Annotated[int, Ge(0), Unit("times")] = 3
+    """how often a training that diverged goes back to its last good state with half the learning rate"""
+
     ema_decay: Fraction | Auto | None = "auto"
     """share of the averaged weights kept in each update; auto: where no length is set; null: no average"""
 
@@ -206,7 +210,8 @@ class Trainer:
         Raises:
             ConfigError: nothing would ever end the training, or two things contradict one another.
             RunError: the batches don't suit the model and the loss.
-            DivergedError: gradients weren't finite for several updates; the weights are those before them.
+            DivergedError: gradients weren't finite for several updates, at half the learning rate as often as
+                it may be halved; the weights are those before them.
             KeyboardInterrupt, SystemExit: a signal came; the state is saved, if there are checkpoints.
         """
         session = self.open_session(
@@ -228,10 +233,11 @@ class Trainer:
         state = session.state
         with session.running():
             while not state.stop_reason:
-                self.train_epoch(session)
-                self._evaluate_if_due(session)
-                if state.phase == "evaluating":
-                    session.end_epoch()
+                with session.guarded():
+                    self.train_epoch(session)
+                    self._evaluate_if_due(session)
+                    if state.phase == "evaluating":
+                        session.end_epoch()
         num_skipped = int(session.learner.num_skipped)
         return FitResult(
             state.step,
@@ -269,7 +275,7 @@ class Trainer:
             describe=learner.objective.describe,
         ):
             if report.step % self.log_every == 0 or learner.may_have_diverged:
-                learner.check(report.step)
+                session.check()
             for call in events.batch_end:
                 call(report)
             if session.limit():
@@ -340,8 +346,10 @@ class Trainer:
             ema=ema,
         )
         stopping = self._stopping(eval_every.steps(steps_per_epoch), higher_is_better=higher_is_better)
+        state = TrainState(model, optimizers, SchedulerSteps(schedulers), learner, ema, stopping, hooks)
+        is_one_pass = getattr(train_loader, "is_one_pass", False)  # what can't begin anew can't go back
         session = Session(
-            state=TrainState(model, optimizers, SchedulerSteps(schedulers), learner, ema, stopping, hooks),
+            state=state,
             learner=learner,
             events=events,
             train=train_loader,
@@ -354,11 +362,13 @@ class Trainer:
             save_every=Period.read(
                 self.save_every, key="trainer.save_every", steps_per_epoch=steps_per_epoch
             ),
+            guard=Guard(state, 0 if is_one_pass else self.max_lr_halvings),
             compile=False if self.compile == "auto" and self.deterministic else self.compile,
             keeper=keeper,
             checkpoints=checkpoints,
         )
         learner.after_backward = tuple(functools.partial(call, session) for call in events.after_backward)
+        learner.halve_when_out_of_memory(session.note_halving)
         return session
 
     def _loaders(

@@ -56,6 +56,9 @@ class Case:
     optimizer: str = "adamw"
     bad_steps: tuple[int, ...] = ()
     """Steps at which a gradient isn't finite."""
+    max_lr_halvings: int = 3
+    blown_up: tuple[int, ...] = ()
+    """Steps before which the weights are multiplied: the n-th after n halvings of the learning rate."""
     is_compiled_later: bool = False
     """Compile the model after the first epoch."""
 
@@ -184,6 +187,22 @@ class Spoiling:
             gradient.view(-1)[0] = torch.nan
 
 
+class BlowingUp:
+    """Multiplies the last weights before some steps, the n-th only when the learning rate was halved n times."""
+
+    def __init__(self, steps: Sequence[int]) -> None:
+        self.steps = dict(enumerate(steps))
+
+    def on_run_start(self, session: Session) -> None:
+        self.session = session
+
+    @torch.no_grad()
+    def on_batch_start(self) -> None:
+        state = self.session.state
+        if self.steps.get(state.num_lr_halvings) == state.step + 1:
+            state.model.head.weight.mul_(1000)  # type: ignore[union-attr, operator]
+
+
 class CompileLater:
     """Compiles the model after the first epoch, as `trainer.compile=auto` does on a GPU."""
 
@@ -273,6 +292,7 @@ class Training:
             eval_every=case.eval_every,
             ema_decay=case.ema_decay,  # type: ignore[arg-type]
             micro_batch_size=case.micro_batch_size,  # type: ignore[arg-type]
+            max_lr_halvings=case.max_lr_halvings,
         )
         loader = make_train_data(case)
         is_lost = False
@@ -287,7 +307,14 @@ class Training:
                 scheduler=case.scheduler,
                 checkpoints=checkpoints,
                 resume=resume,
-                hooks=[log, Counting(), Spoiling(case.bad_steps), *later, *self.hooks],
+                hooks=[
+                    log,
+                    Counting(),
+                    Spoiling(case.bad_steps),
+                    BlowingUp(case.blown_up),
+                    *later,
+                    *self.hooks,
+                ],
             )
             told = (fit.step, fit.epoch, fit.stop_reason, fit.num_skipped, fit.last, fit.best)
             result = repr(told)
@@ -348,5 +375,6 @@ def digest(content: bytes) -> str:
 
 if __name__ == "__main__":
     told = json.loads(sys.argv[1])
-    going_on = Training(Case(**{**told, "bad_steps": tuple(told["bad_steps"])}), Path(sys.argv[2]))
+    told = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+    going_on = Training(Case(**told), Path(sys.argv[2]))
     print(json.dumps(dataclasses.asdict(going_on.resume())))

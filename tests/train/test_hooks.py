@@ -29,6 +29,8 @@ NAMES = [
     "on_pre_performance_check",
     "on_post_performance_check",
     "on_epoch_end",
+    "on_adjustment",
+    "on_pre_checkpoint",
     "on_checkpoint",
     "on_run_end",
     "on_exception",
@@ -238,7 +240,10 @@ def test_checkpoints_are_told_with_their_paths_between_updates_and_at_the_end(tm
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("on_exception", "on_checkpoint")])
+RARE = ("on_exception", "on_adjustment", "on_pre_checkpoint", "on_checkpoint")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in RARE])
 def test_an_exception_anywhere_is_told_once_and_goes_on(name: str) -> None:
     class Failing(Watching):
         def __getattr__(self, wanted: str) -> Any:

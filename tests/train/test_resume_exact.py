@@ -43,7 +43,9 @@ WITHIN = Case(eval_every="3 steps", ema_decay=0.9)
 OPEN = Case(max_epochs="auto", patience=2, ema_decay="auto")
 PATIENT = Case(max_epochs=12, patience=3, scheduler=None)
 PATIENT_WITHIN = replace(PATIENT, eval_every="4 steps")
-SKIPPING = Case(bad_steps=(3, 8, 9, 10))
+SKIPPING = Case(bad_steps=(3, 8, 9, 10), max_lr_halvings=0)
+BLOWN_UP = Case(max_epochs=8, blown_up=(15,))  # which is seen at step 34, and undone from step 12 on
+BLOWN_UP_TWICE = Case(max_epochs=8, blown_up=(15, 21), max_lr_halvings=1)
 COMPILED = Case(is_compiled_later=True)
 
 STOPS = [
@@ -56,8 +58,10 @@ STOPS = [
     *itertools.product([PATIENT], ("step 10", "after evaluation 8")),
     (PATIENT_WITHIN, "step 13"),
     (SKIPPING, "step 9"),
+    (BLOWN_UP, "after evaluation 2"),
+    (BLOWN_UP, "after evaluation 6"),
     (Case(optimizer="sgd"), "step 10"),
-    (Case(optimizer="LBFGS"), "step 10"),
+    (Case(optimizer="LBFGS", max_lr_halvings=0), "step 10"),
     (COMPILED, "step 10"),
 ]
 WITH_WORKERS = [
@@ -112,6 +116,9 @@ def test_what_stops_are_about_is_there_at_them(tmp_path: Path) -> None:
     assert state_at(PLAIN[0], "in evaluation 2")["progress.phase"] == "'evaluating'"
     assert state_at(WITHIN, "in evaluation 3")["progress.phase"] == "'training'"
     assert state_at(COMPILED, "step 10")["progress.is_compiled"] == "True"
+    assert state_at(BLOWN_UP, "after evaluation 2")["progress.num_lr_halvings"] == "0"
+    assert state_at(BLOWN_UP, "after evaluation 6")["progress.num_lr_halvings"] == "1"
+    assert state_at(BLOWN_UP, "after evaluation 6")["progress.step"] == "18"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +145,15 @@ def test_another_number_of_workers_gives_the_same(
     stopped = Training(replace(case, num_workers=before), tmp_path, [Stop("step 10")]).begin()
     resumed = Training(replace(case, num_workers=after), tmp_path).resume()
     assert joined(stopped, resumed) == whole(case)
+
+
+@pytest.mark.parametrize("moment", ["step 16", "in evaluation 4", "step 33"])
+def test_what_is_saved_in_doubt_is_the_last_good_state(moment: str, whole: Whole, tmp_path: Path) -> None:
+    stopped = Training(BLOWN_UP, tmp_path, [Stop(moment)]).begin()
+    assert stopped.state["progress.step"] == "12"
+    assert Training(BLOWN_UP, tmp_path).resume() == replace(
+        whole(BLOWN_UP), log=lines_after(12, whole(BLOWN_UP))
+    )
 
 
 @pytest.mark.parametrize("case", [PLAIN[1], OTHER_DATA[1], OPEN], ids=str)
@@ -237,10 +253,12 @@ MISSED_AT: dict[str, tuple[Case, str]] = {
     "progress.loss_sum": (PLAIN[0], "step 10"),
     "progress.num_samples": (PLAIN[0], "step 10"),
     "progress.num_seen": (PLAIN[0], "step 10"),
+    "progress.first": (BLOWN_UP, "after evaluation 1"),
     "progress.phase": (PLAIN[0], "step 10"),
     "progress.evaluated_step": (WITHIN, "saved after evaluation 3"),
     "progress.decay_end": (OPEN, "step 20"),
     "progress.decay_reason": (OPEN, "step 20"),
+    "progress.num_lr_halvings": (BLOWN_UP_TWICE, "after evaluation 6"),
     "progress.last": (PLAIN[0], ENDED),
     "progress.best": (PATIENT, "after evaluation 8"),
     "progress.stop_reason": (PATIENT, ENDED),

@@ -62,6 +62,9 @@ def loader() -> DataLoader[Any]:
     return DataLoader(TensorDataset(INPUTS, TARGETS), batch_size=16)
 
 
+PLAIN: dict[str, Any] = {"max_steps": 12, "device": "cpu", "precision": "fp32", "max_lr_halvings": 0}
+"""Nothing goes back to an earlier state: that is what test_guard.py is about."""
+
 MakeOptimizers = Callable[[Net], list[Optimizer]]
 OPTIMIZERS: dict[str, MakeOptimizers] = {
     "sgd": lambda m: [SGD(m.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)],
@@ -74,7 +77,7 @@ def fit(
     model: Net, optimizers: list[Optimizer], *hooks: object, val: Any = None, to: Any = None, **settings: Any
 ) -> FitResult:
     model.configure_optimizers = lambda: optimizers  # type: ignore[assignment]
-    trainer = Trainer(**{"max_steps": 12, "device": "cpu", "precision": "fp32", **settings})
+    trainer = Trainer(**{**PLAIN, **settings})
     torch.manual_seed(1)
     checkpoints, keeper = to or (None, None)
     return trainer.fit(
