@@ -21,7 +21,7 @@ train: $(STAMP) ## train the default experiment: handwritten digits, offline, ab
 	$(BIN)/rootflow train
 
 test: $(STAMP) ## run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(STAMP) ## lint, formatting, types, layers
 	$(BIN)/ruff check .
@@ -36,6 +36,7 @@ format: $(STAMP) ## fix what ruff can fix
 bench: $(STAMP) ## measure rootflow against hand-written loops, and the peers that the extra bench installs
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/start_time.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/discovery.py
 
 gpu-test: $(STAMP) ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu

@@ -18,7 +18,7 @@ from rootflow.build import build
 from rootflow.checkpoint import Checkpoint, Checkpoints, WeightKeeper
 from rootflow.config.canonical import identity
 from rootflow.config.compose import open_composer
-from rootflow.config.layers import Layer, load_layer
+from rootflow.config.layers import Layer
 from rootflow.config.overrides import read_overrides
 from rootflow.config.plain_yaml import escaped, to_yaml
 from rootflow.config.schema import Config
@@ -27,8 +27,9 @@ from rootflow.data.facts import DataFacts
 from rootflow.data.splits import Splits
 from rootflow.discover.pins import Pins
 from rootflow.errors import ConfigError
-from rootflow.init_from import find_start_weights
+from rootflow.init_from import StartWeights, find_start_weights
 from rootflow.registry import open_project
+from rootflow.runs.reproduce import load_config
 from rootflow.tracking.console import Console
 from rootflow.tracking.process_clock import process_age_s
 from rootflow.tracking.provenance import collect_provenance
@@ -68,7 +69,7 @@ def run(
     Args:
         experiment: typed or nested; what it leaves out is as in conf/.
         overrides: in Hydra's grammar, as on the command line.
-        config: a YAML to start from, e.g. a run's config.yaml, as `--config` takes it.
+        config: a YAML to start from, or the folder of a run, as `--config` takes it.
 
     Raises:
         ConfigError: something in it is wrong; nothing was built or written.
@@ -77,12 +78,12 @@ def run(
     if isinstance(overrides, str):
         raise ConfigError(f"overrides is {overrides!r}; it must be a list, as [{overrides!r}].")
     open_project(Path.cwd())
+    full = read_overrides(overrides, environ={})
     layers = []
     if experiment is not None:
         layers.append(Layer("Python", escaped(to_dict(experiment))))
     if config is not None:
-        layers.append(load_layer(config))
-    full = read_overrides(overrides, environ={})
+        layers.append(load_config(config, full))
     with open_composer(layers=layers) as composer:
         checked = composer.compose(full)
     return run_config(checked, overrides=full)
@@ -118,19 +119,19 @@ def run_config(config: Config, *, overrides: Sequence[str] = (), sweep: Path | N
             dataset=data_record(splits, facts),
             init_from=start.record if start else None,
         )
-        prepare = (lambda training, _: start.load(training.model)) if start else None
-        return train_in(folder, config, (splits, facts), prepare=prepare, sweep=sweep, started_s=started_s)
+        return train_in(folder, config, (splits, facts), start=start, sweep=sweep, started_s=started_s)
 
 
-Prepare: TypeAlias = Callable[[Training, Console], Checkpoint | None]
-"""Does what is left to do before the first update; returns the state to go on from, if there is one."""
+Prepare: TypeAlias = Callable[[Training, Console], Checkpoint]
+"""Returns the state to go on from, when everything is built."""
 
 
-def train_in(
+def train_in(  # noqa: PLR0913  # what a new run and one that goes on differ in
     folder: RunFolder,
     config: Config,
     data: tuple[Splits, DataFacts],
     *,
+    start: StartWeights | None = None,
     prepare: Prepare | None = None,
     sweep: Path | None = None,
     started_s: float = 0.0,
@@ -141,6 +142,7 @@ def train_in(
         folder: gets the rows, the weights and the result.
         config: checked.
         data: what `load_data` returned.
+        start: the weights to begin with.
         prepare: called when everything is built.
         sweep: the folder of the sweep that the run belongs to.
         started_s: the age of the process when the run began, in seconds; 0 for its only run.
@@ -153,7 +155,8 @@ def train_in(
     ):
         folder.update(wandb=mirror.record)
         seed_everything(config.seed)
-        training = assemble(config, *data, Pins(console, folder))
+        pins = Pins(console, folder, mirror)
+        training = assemble(config, *data, pins, start=start)
         recorder = Recorder(
             folder, mirror, console, log_every=training.trainer.log_every, started_s=started_s
         )
@@ -165,6 +168,7 @@ def train_in(
             if fit.best:
                 keeper.load("best", training.model)
             test = training.test_metrics()
+        pins.draw()
         recorder.end(fit, test)
     return RunResult(folder.path, fit, test)
 

@@ -14,6 +14,7 @@ from rootflow.errors import ConfigError, RootflowError, did_you_mean
 VERBS = {
     "train": "train an experiment; many with -m",
     "resume": "go on with a run that was stopped, or make one longer",
+    "tune": "find batch size, learning rate and workers, and train nothing",
     "check": "tell every mistake of an experiment or a sweep, without running it",
     "config": "show the config that an experiment would run with, and who set what",
     "list": "show the options of a group, or the keys of an option",

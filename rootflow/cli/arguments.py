@@ -27,7 +27,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     flag(
         "--config",
         metavar="FILE",
-        help="start from this config, e.g. a run's config.yaml; - reads it from stdin",
+        help="start from this config; the folder of a run: with what it found for auto; - reads stdin",
     )
     flag("--overrides-json", metavar="JSON", help="overrides as a JSON object, or the file that holds one")
     flag("-cd", "--config-dir", metavar="DIR", type=Path, help="a folder of config files, searched first")
@@ -62,8 +62,9 @@ def composer(args: argparse.Namespace) -> Iterator[Composer]:
         ConfigError: a file or folder that they name can't be read.
     """
     from rootflow.config.compose import open_composer
-    from rootflow.config.layers import load_layer, read_layer
+    from rootflow.config.layers import read_layer
     from rootflow.registry import open_project
+    from rootflow.runs.reproduce import load_config
 
     open_project(Path.cwd())
     if args.config is not None and args.config_name:
@@ -71,7 +72,11 @@ def composer(args: argparse.Namespace) -> Iterator[Composer]:
     layers = []
     if args.config is not None:
         is_piped = args.config == "-" and sys.stdin is not None
-        layers = [read_layer("standard input", sys.stdin.read()) if is_piped else load_layer(args.config)]
+        layers = [
+            read_layer("standard input", sys.stdin.read())
+            if is_piped
+            else load_config(args.config, args.overrides)
+        ]
     primary = args.config_name or "config"
     with open_composer(primary=primary, extra=args.config_dir, layers=layers) as opened:
         args.overrides = opened.reader.expanded(args.overrides)

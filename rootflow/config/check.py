@@ -352,7 +352,11 @@ class _Check:
 def _in_other_groups(key: str, given: Mapping[str, Any]) -> str:
     nodes = {group: given[group] for group in GROUPS if isinstance(given.get(group), dict)}
     schemas = {group: schema_of(group, node) for group, node in nodes.items()}
-    found = [f"'{group}.{key}'" for group, schema in schemas.items() if schema and schema.find(key)]
+    found = [
+        f"'{group}.{key}'"
+        for group, schema in schemas.items()
+        if schema and schema.find(key) and not isinstance(nodes[group].get(key), dict)
+    ]
     return f" Did you mean {' or '.join(found)}?" if found else ""
 
 

@@ -330,16 +330,26 @@ _NO_EFFECT = (
         ", which is less",
     ),
     _NoEffect(
-        ("discover.max_batch_size",), "trainer.device", lambda _, device: _device_type(device) == "cpu"
-    ),
-    _NoEffect(
-        ("discover.max_batch_size_on_cpu",), "trainer.device", lambda _, device: _is_accelerator(device)
-    ),
-    _NoEffect(
-        ("discover.max_batch_size", "discover.max_batch_size_on_cpu", "discover.min_updates_per_epoch"),
+        ("discover.batch_size.rule", "discover.batch_size.max", "discover.batch_size.min_updates_per_epoch"),
         "trainer.batch_size",
         lambda _, size: size != "auto",
     ),
+    _NoEffect(
+        ("discover.micro_batch_size.rule", "discover.micro_batch_size.headroom"),
+        "trainer.micro_batch_size",
+        lambda _, size: size != "auto",
+    ),
+    _NoEffect(
+        ("discover.lr.method", "discover.lr.suggest", "discover.lr.shape", "discover.lr.max_steps"),
+        "optimizer.lr",
+        lambda _, lr: lr != "auto",
+    ),
+    _NoEffect(
+        ("discover.lr.suggest", "discover.lr.shape"),
+        "discover.lr.method",
+        lambda _, method: method != "range_test",
+    ),
+    _NoEffect(("discover.lr.max_steps",), "discover.lr.method", lambda _, method: method == "rule"),
     _NoEffect(
         ("loader.num_workers", "loader.prefetch_factor"),
         "dataset",

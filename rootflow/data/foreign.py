@@ -56,7 +56,7 @@ class ForeignLoader:
     @property
     def batch_size(self) -> int | None:
         """Samples in a full batch; None where the source doesn't say."""
-        sizes = (getattr(part, "batch_size", None) for part in self._parts())
+        sizes = (getattr(part, "batch_size", None) for part in self.parts)
         return next((size for size in sizes if isinstance(size, int)), None)
 
     @property
@@ -70,13 +70,18 @@ class ForeignLoader:
     @property
     def generators(self) -> list[torch.Generator]:
         """The generators of the source itself; their state when a pass begins decides the pass."""
-        found = (getattr(part, "generator", None) for part in self._parts())
+        found = (getattr(part, "generator", None) for part in self.parts)
         return list({id(item): item for item in found if isinstance(item, torch.Generator)}.values())
+
+    @property
+    def is_one_pass(self) -> bool:
+        """Whether the source can be passed over only once."""
+        return _is_one_pass(self.source)
 
     def inexact_reason(self) -> str | None:
         """Return why a resume within an epoch may not give the same batches; None if it should."""
         kind = type(self.source).__name__
-        if _is_one_pass(self.source):
+        if self.is_one_pass:
             return f"the data is an iterator ({kind}), which can't be started again"
         if not isinstance(self.source, DataLoader):
             return f"the loader is of a kind ({kind}) whose randomness is not known"
@@ -91,7 +96,7 @@ class ForeignLoader:
         """
         self.epoch = epoch
         self.start_batch = start_batch
-        for part in self._parts():
+        for part in self.parts:
             set_epoch = getattr(part, "set_epoch", None)
             if callable(set_epoch):
                 set_epoch(epoch)
@@ -151,8 +156,9 @@ class ForeignLoader:
             yield batch, position
             position += _num_samples(batch) if self._transform else 0
 
-    def _parts(self) -> list[Any]:
-        """Return the source and what it is made of, if it is like a DataLoader."""
+    @property
+    def parts(self) -> list[Any]:
+        """The source, and what it is made of if it is like a DataLoader."""
         batch_sampler = getattr(self.source, "batch_sampler", None)
         parts = [
             self.source,

@@ -12,6 +12,7 @@ random generators of the process alone.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -121,6 +122,10 @@ class _Loader:
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def set_batch_size(self, batch_size: int) -> None:
+        """Make batches of another size, from the next pass on."""
+        self.order = dataclasses.replace(self.order, batch_size=batch_size)
 
     def inexact_reason(self) -> None:
         """Return None: a resume gives the same batches."""

@@ -58,6 +58,11 @@ class RunPaths:
         return self.path / "git.patch"
 
     @property
+    def plots_dir(self) -> Path:
+        """Pictures of what was measured, as PNG; absent where nothing was."""
+        return self.path / "plots"
+
+    @property
     def checkpoints_dir(self) -> Path:
         """Weights to use, and states to resume from."""
         return self.path / "checkpoints"

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -88,6 +88,23 @@ class WandbMirror:
         with self._surviving():
             if self._run:
                 self._run.summary.update(dict(values))
+
+    def picture(self, name: str, path: Path) -> None:
+        """Send a picture."""
+        with self._surviving():
+            if self._run:
+                import wandb
+
+                self._run.log({name: wandb.Image(str(path))})
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Send a table; the first row has its columns."""
+        with self._surviving():
+            if self._run and rows:
+                import wandb
+
+                cells = [list(row.values()) for row in rows]
+                self._run.log({name: wandb.Table(columns=list(rows[0]), data=cells)})
 
     def finish(self, exit_code: int = 0) -> None:
         """End the W&B run; its file is complete when this returns."""

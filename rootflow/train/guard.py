@@ -1,10 +1,10 @@
 """The last good state of a training, to go back to with half the learning rate where it diverges.
 
-A training has diverged when the gradients of several updates were not finite; when, at an evaluation, weights
-are not finite, or the monitored value is not, which was so before; or when the losses of the last
+A training has diverged when the gradients of several updates were not finite; when, at an evaluation,
+weights are not finite, or the monitored value is not, which was so before; or when the losses of the last
 `NUM_RECENT` updates are all high: above three times the mean of the first `NUM_FIRST`, which an explosion
-among them does not raise. The last counts only where those were all positive, and only to go back: a training that
-was halved as often as it may goes on.
+among them does not raise. The last counts only where those were all positive, and only to go back: a
+training that was halved as often as it may goes on.
 """
 
 from __future__ import annotations

@@ -78,5 +78,5 @@ def test_an_unknown_verb_is_told_the_nearest(rootflow: Rootflow) -> None:
     done = rootflow("trian")
     assert (done.returncode, done.stderr) == (
         2,
-        "error: there is no verb 'trian'. Did you mean 'train'? Verbs: train, resume, check, config, list, runs, new, completion.\n",
+        "error: there is no verb 'trian'. Did you mean 'train'? Verbs: train, resume, tune, check, config, list, runs, new, completion.\n",
     )

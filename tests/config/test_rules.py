@@ -122,19 +122,34 @@ DEAD = [
         ", which is less",
     ),
     (
-        ["trainer.device=cpu", "discover.max_batch_size=64"],
-        "discover.max_batch_size is 64",
-        "trainer.device is 'cpu'",
-    ),
-    (
-        ["trainer.device=cuda:1", "discover.max_batch_size_on_cpu=64"],
-        "discover.max_batch_size_on_cpu is 64",
-        "trainer.device is 'cuda:1'",
-    ),
-    (
-        ["trainer.batch_size=64", "discover.min_updates_per_epoch=9"],
-        "discover.min_updates_per_epoch is 9",
+        ["trainer.batch_size=64", "discover.batch_size.min_updates_per_epoch=9"],
+        "discover.batch_size.min_updates_per_epoch is 9",
         "trainer.batch_size is 64",
+    ),
+    (
+        ["trainer.batch_size=64", "discover.batch_size.rule=largest"],
+        "discover.batch_size.rule is 'largest'",
+        "trainer.batch_size is 64",
+    ),
+    (
+        ["trainer.micro_batch_size=8", "discover.micro_batch_size.headroom=0.2"],
+        "discover.micro_batch_size.headroom is 0.2",
+        "trainer.micro_batch_size is 8",
+    ),
+    (
+        ["optimizer.lr=0.1", "discover.lr.method=range_test"],
+        "discover.lr.method is 'range_test'",
+        "optimizer.lr is 0.1",
+    ),
+    (
+        ["discover.lr.suggest=steep", "discover.lr.method=probe"],
+        "discover.lr.suggest is 'steep'",
+        "discover.lr.method is 'probe'",
+    ),
+    (
+        ["discover.lr.method=rule", "discover.lr.max_steps=200"],
+        "discover.lr.max_steps is 200",
+        "discover.lr.method is 'rule'",
     ),
     (
         ["dataset=tensors", "dataset.path=t.npz", "loader.num_workers=2"],
@@ -226,8 +241,9 @@ def test_a_key_without_effect_is_told(told: Told, case: tuple[Any, ...]) -> None
         ["trainer.num_threads=2", "trainer.device=cpu"],
         ["trainer.batch_size=64", "trainer.micro_batch_size=64"],
         ["trainer.micro_batch_size=128"],
-        ["trainer.device=cuda", "discover.max_batch_size=64"],
-        ["trainer.device=cpu", "discover.max_batch_size_on_cpu=64"],
+        ["trainer.micro_batch_size=8", "discover.batch_size.max=64"],
+        ["discover.lr.method=range_test", "discover.lr.suggest=steep", "discover.lr.shape=linear"],
+        ["discover=rules"],
         ["loader.num_workers=0"],  # what happens anyway
         ["dataset=folder", "dataset.path=d", "loader.num_workers=2", "loader.prefetch_factor=8"],
         ["dataset=folder", "dataset.path=d", "loader.resident=false"],
@@ -258,9 +274,8 @@ def test_a_key_that_has_or_may_have_an_effect_is_not_told(told: Told, overrides:
 
 
 def test_a_key_is_told_once_however_many_switches_take_its_effect(told: Told) -> None:
-    assert told("trainer.device=cpu", "trainer.batch_size=64", "discover.max_batch_size=9") == [
-        "discover.max_batch_size is 9 (command line), which has no effect: trainer.device is 'cpu' (command "
-        "line)."
+    assert told("optimizer.lr=0.1", "discover.lr.method=probe", "discover.lr.suggest=slide") == [
+        "discover.lr.suggest is 'slide' (command line), which has no effect: optimizer.lr is 0.1 (command line)."
     ]
 
 
@@ -287,7 +302,7 @@ def test_what_an_experiment_says_is_told_unless_the_command_line_took_its_effect
     told: Told, project: Path
 ) -> None:
     head = "# @package _global_\n"
-    bound = "discover:\n  min_updates_per_epoch: 9\n"
+    bound = "discover:\n  batch_size: {min_updates_per_epoch: 9}\n"
     write(project / "conf" / "experiment" / "waiting.yaml", head + bound)
     write(project / "conf" / "experiment" / "dead.yaml", head + bound + "trainer:\n  batch_size: 64\n")
     write(project / "conf" / "trainer" / "wide.yaml", "name: trainer\nbatch_size: 512\n")
@@ -295,7 +310,7 @@ def test_what_an_experiment_says_is_told_unless_the_command_line_took_its_effect
     assert told("experiment=waiting", "trainer.batch_size=64") == []
     assert told("experiment=waiting", "trainer=wide") == []  # whose file sets trainer.batch_size
     assert told("experiment=dead") == [
-        "discover.min_updates_per_epoch is 9 (conf/experiment/dead.yaml:3), which has no effect: "
+        "discover.batch_size.min_updates_per_epoch is 9 (conf/experiment/dead.yaml:3), which has no effect: "
         "trainer.batch_size is 64 (conf/experiment/dead.yaml:5)."
     ]
 

@@ -7,38 +7,29 @@ import torch
 from torch import nn
 
 from rootflow.discover import threads
-from rootflow.discover.batch_size import find_batch_size
-from rootflow.discover.learning_rate import find_lr
-from rootflow.discover.settings import DiscoverSettings
+from rootflow.discover.batch_size import batch_size_by_data
+from rootflow.discover.learning_rate import rule_lr
+from rootflow.discover.settings import BatchSizeSettings
 from rootflow.discover.threads import count_operations, find_num_threads
 from rootflow.errors import ConfigError
 from rootflow.train.objective import Objective
 
-SETTINGS = DiscoverSettings()
-
 
 @pytest.mark.parametrize(
-    ("num_samples", "device", "size"),
-    [
-        (1294, "cpu", 16),
-        (45_000, "cuda", 512),
-        (45_000, "cpu", 128),
-        (12_500, "cuda", 256),
-        (24_400, "cuda", 512),
-        (300, "cpu", 8),
-        (5, "cpu", 5),
-        (1, "cpu", 1),
-    ],
+    ("num_samples", "size"),
+    [(1294, 16), (45_000, 512), (12_500, 256), (24_400, 512), (300, 8), (5, 5), (1, 1)],
 )
-def test_the_batch_size_leaves_enough_updates_in_an_epoch(num_samples: int, device: str, size: int) -> None:
-    found = find_batch_size(num_samples, device, SETTINGS)
+def test_the_batch_size_leaves_enough_updates_in_an_epoch(num_samples: int, size: int) -> None:
+    found = batch_size_by_data(num_samples, BatchSizeSettings())
     assert found.value == size
     assert f"{num_samples:,} samples" in found.reason
 
 
-def test_the_batch_size_obeys_its_bound() -> None:
-    assert find_batch_size(45_000, "cuda", DiscoverSettings(max_batch_size=64)).value == 64
-    assert find_batch_size(45_000, "cpu", DiscoverSettings(max_batch_size_on_cpu=32)).value == 32
+def test_the_batch_size_obeys_its_bounds() -> None:
+    assert batch_size_by_data(45_000, BatchSizeSettings(max=64)).value == 64
+    assert batch_size_by_data(45_000, BatchSizeSettings(max=100)).value == 64
+    assert batch_size_by_data(45_000, BatchSizeSettings(max=8)).value == 8
+    assert batch_size_by_data(45_000, BatchSizeSettings(min_updates_per_epoch=1)).value == 4096
 
 
 @pytest.mark.parametrize(
@@ -57,7 +48,7 @@ def test_the_batch_size_obeys_its_bound() -> None:
 def test_the_learning_rate_follows_the_rule_of_its_family(
     optimizer: type, batch_size: int, lr: float
 ) -> None:
-    found = find_lr(optimizer, batch_size)
+    found = rule_lr(optimizer, batch_size)
     assert found.value == pytest.approx(lr)
     assert optimizer.__name__ in found.reason
 
@@ -67,7 +58,7 @@ def test_an_optimizer_without_rule_and_default_needs_a_number() -> None:
         def __init__(self, params: object, lr: float) -> None: ...
 
     with pytest.raises(ConfigError, match=r"no rule for Mine; give optimizer\.lr a number"):
-        find_lr(Mine, 32)
+        rule_lr(Mine, 32)
 
 
 def test_operations_are_counted_as_on_paper() -> None:

@@ -15,6 +15,7 @@ FOLDER = Path(__file__).parents[2] / "examples" / "components"
 SAID = {
     "checkpoints": "began with step 1; [2, 3] are on the disk\nbegan with step 4; [5, 6] are on the disk",
     "early_stopping": "stopped after epoch 4; the best is epoch 2 with 0.5",
+    "find_lr": "between 0.05 and 1: True",
     "ema": "the weight is 2.0, its average 1.25",
     "run_folder": "finished, 3 rows, last {'train/loss': 0.3333333333333333}",
     "seeding": "drawn again: True",
@@ -24,7 +25,7 @@ SAID = {
     "warmup_decay": "[0.25, 0.75, 1.0, 1.0, 0.65, 0.39, 0.21, 0.06]",
     "weight_decay": "0.1 [(16, 8), (2, 16)]\n0.0 [(16,), (16,), (16,), (2,)]",
 }
-ABOVE_COMPONENTS = ("cli", "experiment", "assemble", "discover")
+ABOVE_COMPONENTS = ("cli", "experiment", "assemble")
 MOST_LINES = 15
 
 
