@@ -106,7 +106,7 @@ class Session:
                         error, KeyboardInterrupt | SystemExit
                     ):
                         self.save(must=True)
-                except CheckpointError as failure:  # the signal is still what ended it
+                except (CheckpointError, DivergedError) as failure:  # the signal is still what ended it
                     _log.warning("%s", failure)
                 finally:
                     for call in self.events.exception:
