@@ -24,18 +24,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from rootflow.data.loaders import Loader, as_loader
+from rootflow.data.loaders import Loader
 from rootflow.discover.batches import draw_batches, largest_of
 from rootflow.discover.cache import rounded
 from rootflow.discover.fitting import Fitting, Line, TriedSize
 from rootflow.discover.found import Found
+from rootflow.discover.in_script import trials_in_script
 from rootflow.discover.memory import Memory, memory_of, shown_bytes
 from rootflow.discover.settings import BatchSizeSettings, DiscoverSettings, MicroBatchSizeSettings
 from rootflow.discover.trials import Trials
 from rootflow.errors import ConfigError, RunError
 from rootflow.optim.build_optimizer import OptimizerChoice
-from rootflow.tasks import LossTask, Task
-from rootflow.train.provided import find_loader, find_optimizers
+from rootflow.tasks import Task
 from rootflow.train.trainer import Trainer
 
 _TOLERANCE = 1.05
@@ -238,28 +238,14 @@ def find_batch_size(  # noqa: PLR0913  # those of `Trainer.fit`, in their order
         DataError: the data is an iterator, which the search would use up.
         RunError: one sample doesn't fit in the memory, or the batches don't suit the model and the loss.
     """
-    if loss is not None and task is not None:
-        raise ConfigError("find_batch_size got both loss and task; give one: a task is a loss with measures.")
-    about = Trainer(precision="fp32", channels_last=False) if trainer is None else trainer
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    loader = as_loader(
-        find_loader(model, train, "train"), batch_size=_FIRST_TIMED, device=device, is_train=True
-    )
-    optimizers, _ = find_optimizers(
-        model, optimizer, None, limits=about.limits(loader), higher_is_better=False
-    )
-    with Trials(
-        model,
-        LossTask(loss) if loss is not None else task,
-        optimizers,
-        arithmetic=dataclasses.replace(about, device=str(device)).arithmetic(model),
-        grad_clip_norm=about.grad_clip_norm,
-        with_ema=about.ema_decay not in (None, "auto"),
-    ) as trials:
+    wanted = "auto" if trainer is None else trainer.batch_size
+    drawing = None if trainer is None else dataclasses.replace(trainer, batch_size="auto")
+    opened, loader = trials_in_script(model, train, loss, optimizer, task=task, trainer=drawing)
+    with opened as trials:
         return search_batch_size(
             trials,
             largest_of(draw_batches(loader, max_batches=8)),
-            wanted=None if about.batch_size == "auto" else about.batch_size,
+            wanted=None if wanted == "auto" else wanted,
             num_samples=_count_samples_of(loader, settings.batch_size),
             batch_settings=settings.batch_size,
             micro_settings=settings.micro_batch_size,

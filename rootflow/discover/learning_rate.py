@@ -17,13 +17,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
-from rootflow.data.loaders import as_loader
 from rootflow.discover.batches import draw_batches
 from rootflow.discover.cache import rounded
 from rootflow.discover.found import Found
+from rootflow.discover.in_script import trials_in_script
 from rootflow.discover.probes import Ground, Probe, Probes
 from rootflow.discover.range_test import Point, RangeTest, Rates, find_range
 from rootflow.discover.settings import LrSettings
@@ -31,9 +30,8 @@ from rootflow.discover.suggestions import RULES, measure_noise, smooth
 from rootflow.discover.trials import Trials
 from rootflow.errors import ConfigError
 from rootflow.optim.build_optimizer import OptimizerChoice
-from rootflow.tasks import LossTask, Task
+from rootflow.tasks import Task
 from rootflow.train.objective import count_samples
-from rootflow.train.provided import find_loader, find_optimizers
 from rootflow.train.trainer import Trainer
 
 FEWEST_STEPS = 100
@@ -43,8 +41,6 @@ _RANGE_STEPS = (30, 100)
 """Share of the updates that the range test gets before probes, and its bounds."""
 _MOST_HELD_OUT = 2_000
 """Samples to judge by, but a fifth of those drawn at most."""
-_BATCH_SIZE = 32
-"""Of data sets in `find_lr` without a trainer that says it, as in `Trainer.fit`."""
 
 _DEFAULTS = LrSettings()
 _ADAM_FAMILY = ("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "muon")
@@ -233,29 +229,12 @@ def find_lr(  # noqa: PLR0913  # a training is described by as many
         DataError: the data is an iterator, which the search would use up.
         RunError: the batches don't suit the model and the loss.
     """
-    if loss is not None and task is not None:
-        raise ConfigError("find_lr got both loss and task; give one: a task is a loss with measures.")
-    about = Trainer(precision="fp32", channels_last=False) if trainer is None else trainer
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    loader = as_loader(
-        find_loader(model, train, "train"), batch_size=_batch_size(about), device=device, is_train=True
-    )
-    optimizers, _ = find_optimizers(
-        model, optimizer, None, limits=about.limits(loader), higher_is_better=False
-    )
+    opened, loader = trials_in_script(model, train, loss, optimizer, task=task, trainer=trainer)
     batches = draw_batches(loader, max_batches=settings.max_steps)
     if settings.method == "rule":
-        found = rule_lr(type(optimizers[0]), count_samples(batches[0]))
+        found = rule_lr(type(opened.optimizers[0]), count_samples(batches[0]))
         return LrReport(found.value, found.reason, method="rule")
-    micro = about.micro_batch_size
-    with Trials(
-        model,
-        LossTask(loss) if loss is not None else task,
-        optimizers,
-        arithmetic=dataclasses.replace(about, device=str(device)).arithmetic(model),
-        grad_clip_norm=about.grad_clip_norm,
-        micro_batch_size=None if micro == "auto" else micro,
-    ) as trials:
+    with opened as trials:
         return search_lr(trials, *split_held_out(batches), settings=settings, max_steps=settings.max_steps)
 
 
@@ -273,10 +252,6 @@ def split_held_out(batches: Sequence[Any], *, most: int | None = None) -> tuple[
     num_held_out = round(wanted / max(count_samples(batches[0]), 1))
     num_held_out = min(max(num_held_out, 1), most or len(batches), len(batches) - 1)
     return list(batches[:-num_held_out]), list(batches[-num_held_out:])
-
-
-def _batch_size(trainer: Trainer) -> int:
-    return _BATCH_SIZE if trainer.batch_size == "auto" else trainer.batch_size
 
 
 def _reason(report: LrReport, best: Probe | None) -> str:

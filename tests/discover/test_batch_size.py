@@ -337,7 +337,7 @@ def test_a_script_of_ones_own_gets_a_micro_batch_size_for_the_batch_that_it_want
 
 
 def test_a_script_hears_what_it_gave_wrong() -> None:
-    with pytest.raises(ConfigError, match="both loss and task"):
+    with pytest.raises(ConfigError, match="both a loss and a task"):
         find_batch_size(Limited(9), data(), F.cross_entropy, "sgd", task=LossTask(F.cross_entropy))
     with pytest.raises(DataError, match="use it up"):
         find_batch_size(Limited(9), (batch for batch in DataLoader(data())), F.cross_entropy, "sgd")

@@ -292,7 +292,7 @@ def test_data_good_for_one_pass_and_two_losses_are_refused(batches: list[Batch])
     model = classifier()
     with pytest.raises(DataError, match="iterator"):
         find_lr(model, iter(batches), "cross_entropy", torch.optim.SGD)
-    with pytest.raises(ConfigError, match="find_lr got both loss and task; give one"):
+    with pytest.raises(ConfigError, match="there are both a loss and a task; give one"):
         find_lr(model, batches, "cross_entropy", torch.optim.SGD, task=Classification())
 
 
